@@ -1,0 +1,147 @@
+"""Prefill and augmentation: texts to caches, caches to augmented caches.
+
+Source: arXiv:2412.17747, section 2.1; latents enter as input embeddings (section 2.3).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from deliberate.core.base import Base
+from deliberate.core.cache import Batch, Cache, caches, stack
+from deliberate.core.coprocessor import Coprocessor
+from deliberate.core.errors import CacheError, TextError
+from deliberate.core.groups import latent_positions
+
+
+def tokenize(base: Base, text: str) -> Int[Tensor, " token"]:
+    """A text's tokens as the base reads them, with its start token where it has one.
+
+    Raises:
+        TextError: the text is empty, or longer than the base's positions.
+    """
+    token_ids = base.tokenizer(text, return_tensors="pt", verbose=False)["input_ids"][0]
+    if not text or not len(token_ids):
+        raise TextError("the text is empty: give at least one character")
+    if base.positions is not None and len(token_ids) > base.positions:
+        raise TextError(
+            f"the text has {len(token_ids)} tokens and {base.id!r} reads at most "
+            f"{base.positions}: shorten it or split it"
+        )
+    return token_ids.to(base.device).long()
+
+
+def prefill(base: Base, texts: Sequence[Int[Tensor, " token"]]) -> list[Cache]:
+    """Read texts, and keep each one's keys and values.
+
+    Args:
+        base: Reads them, all in one batch.
+        texts: Token ids from `tokenize`; lengths may differ.
+    """
+    padded = torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
+    reading = base.read(padded)
+    return caches(reading, [len(text) for text in texts], origin=base.origin)
+
+
+@torch.no_grad()
+def augment(
+    base: Base,
+    coprocessor: Coprocessor,
+    plain: Sequence[Cache],
+    *,
+    name: str = "",
+    fingerprint: str = "",
+) -> list[Cache]:
+    """Ask for latents over caches, and let the base read them.
+
+    Args:
+        base: Made the caches, and reads the latents.
+        coprocessor: Writes the latents.
+        plain: Caches without latents; left as they were.
+        name: The coprocessor's name, to be noted in the caches.
+        fingerprint: The coprocessor's fingerprint, likewise.
+
+    Raises:
+        CacheError: a cache has latents, or no room for them in the base's positions.
+    """
+    count = coprocessor.config.latents
+    for cache in plain:
+        if cache.latents is not None:
+            raise CacheError("the cache has latents already: augment its text part")
+    lengths = torch.tensor([len(cache.token_ids) for cache in plain], device=base.device)
+    anchors = lengths[:, None] - 1
+    position_ids = latent_positions(anchors, latents=count, positions=coprocessor.config.positions)
+    if base.positions is not None and int(position_ids.max()) >= base.positions:
+        raise CacheError(
+            f"the text has {int(lengths.max())} tokens and {base.id!r} reads at most "
+            f"{base.positions}: there is no room for {count} latents"
+        )
+    latents = coprocessor(stack(plain, base.trunk), anchors)[:, 0].to(base.model.dtype)
+    batch = Batch(plain)
+    hidden = batch.feed(base.trunk, latents, position_ids=position_ids[:, 0])
+    origin = dataclasses.replace(
+        base.origin, coprocessor=name, coprocessor_fingerprint=fingerprint
+    )
+    return [
+        dataclasses.replace(
+            cache,
+            **batch.grown(row, cache, position_ids[row, 0]),
+            latents=latents[row],
+            latents_last_hidden=hidden[row, -1],
+            origin=origin,
+        )
+        for row, cache in enumerate(plain)
+    ]
+
+
+@torch.no_grad()
+def extend(base: Base, cache: Cache, token_ids: Int[Tensor, " token"]) -> Cache:
+    """Read more text after a cache, and after its latents if it has any.
+
+    Args:
+        base: Made the cache.
+        cache: Left as it was.
+        token_ids: Further text, without a start token; may be empty.
+
+    Raises:
+        TextError: no room is left for it in the base's positions.
+    """
+    count = len(token_ids)
+    if not count:
+        return cache
+    check_room(base, cache, count)
+    batch = Batch([cache])
+    hidden = batch.feed(base.trunk, base.embed(token_ids)[None])[0, -1]
+    position_ids = cache.next_position + torch.arange(count, device=token_ids.device)
+    if cache.latents is None:
+        changed = {"last_hidden": hidden}
+    else:
+        changed = {"latents_last_hidden": hidden, "followed": cache.followed + count}
+    return dataclasses.replace(
+        cache,
+        **batch.grown(0, cache, position_ids),
+        token_ids=torch.cat([cache.token_ids, token_ids]),
+        **changed,
+    )
+
+
+def without_latents(base: Base, cache: Cache) -> Cache:
+    """The plain cache over all of a cache's text, whatever followed its latents read anew."""
+    text = cache.text_part()
+    return extend(base, text, cache.token_ids[len(text.token_ids) :])
+
+
+def check_room(base: Base, cache: Cache, tokens: int) -> None:
+    """Refuse to read on past the base's positions.
+
+    Raises:
+        TextError: there is no room for `tokens` more tokens.
+    """
+    if base.positions is not None and cache.next_position + tokens > base.positions:
+        raise TextError(
+            f"the cache ends at position {cache.next_position - 1} and {base.id!r} reads at most "
+            f"{base.positions}: there is no room for {tokens} more tokens"
+        )

@@ -1,0 +1,226 @@
+"""The base: a frozen causal language model, and what the method needs of it.
+
+Everything here is found from the model's own structure; no model is known by name.
+
+Source: arXiv:2412.17747, section 2.1.
+"""
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from deliberate.core import fingerprint, hub
+from deliberate.core.cache import Origin, Reading, read
+from deliberate.core.errors import DeliberateError, UnsupportedModelError
+
+EMBEDDED = "nano"
+"""Name of the base that ships inside the package."""
+
+NANO = Path(__file__).parent / "nano"
+"""Folder of the embedded base, its coprocessor and its soft embedding."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Base:
+    """A causal language model that is read through and never changed."""
+
+    model: PreTrainedModel
+    """With its head, in eval mode, no parameter requiring a gradient."""
+
+    tokenizer: PreTrainedTokenizerBase
+    """Its tokenizer."""
+
+    id: str
+    """Folder name or Hub id."""
+
+    revision: str = ""
+    """Commit, where it came from the Hub."""
+
+    fingerprint: str = ""
+    """Identifies architecture and weights, whatever the dtype they are held in."""
+
+    _head: PreTrainedModel = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Freeze the model and set its head apart."""
+        check_supported(self.model.config)
+        self.model.requires_grad_(requires_grad=False).eval()
+        object.__setattr__(self, "_head", _head_of(self.model))
+
+    @property
+    def trunk(self) -> PreTrainedModel:
+        """The decoder without its head."""
+        return self.model.base_model
+
+    @property
+    def origin(self) -> Origin:
+        """What a cache made by this base notes."""
+        return Origin(base=self.id, revision=self.revision, base_fingerprint=self.fingerprint)
+
+    @property
+    def positions(self) -> int | None:
+        """How many positions the model has; none where it has no limit."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.model.device
+
+    @property
+    def num_parameters(self) -> int:
+        """Its weights, shared ones counted once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def embed(self, token_ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape hidden"]:
+        """Input embeddings of tokens, as the first layer takes them."""
+        return self.trunk.get_input_embeddings()(token_ids)
+
+    def read(self, token_ids: Int[Tensor, "batch token"]) -> Reading:
+        """Read texts, without gradient."""
+        return read(self.trunk, token_ids)
+
+    def logits(self, hidden: Float[Tensor, "*shape hidden"]) -> Float[Tensor, "*shape vocab"]:
+        """Logits of last hidden states, through the model's own head, softcap and scales."""
+        flat = hidden.reshape(1, -1, hidden.shape[-1])
+        return self._head(inputs_embeds=flat).logits.view(*hidden.shape[:-1], -1)
+
+
+def load_base(
+    name: str = EMBEDDED,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> Base:
+    """Load and freeze a base model.
+
+    Args:
+        name: `nano`, a folder, or a Hub id.
+        revision: Branch, tag or commit on the Hub.
+        dtype: In which its weights are held.
+        device: Where they are held.
+
+    Raises:
+        DeliberateError: there is no such model, or its files cannot be read.
+        UnsupportedModelError: the model cannot be augmented; found before its weights are read.
+    """
+    if name == EMBEDDED:
+        folder, commit = NANO / "base", ""
+    else:
+        folder, commit = hub.resolve(name, revision=revision, what="base model")
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        check_supported(config)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DeliberateError(f"cannot load {name!r} as a base model: {reason}") from error
+    return Base(
+        model=model,
+        tokenizer=tokenizer,
+        id=name,
+        revision=commit,
+        fingerprint=fingerprint.of_base(folder, config),
+    )
+
+
+def check_supported(config: PreTrainedConfig) -> None:
+    """Refuse what cannot work, from the configuration alone.
+
+    Raises:
+        UnsupportedModelError: names the model and what it lacks.
+    """
+    name = config.model_type
+    supported = "use a decoder whose every layer keeps keys and values, such as Llama or Gemma 2"
+    if config.is_encoder_decoder:
+        raise UnsupportedModelError(f"{name!r} is an encoder-decoder: {supported}")
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UnsupportedModelError(f"{name!r} is not a causal language model: {supported}")
+    architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    if getattr(architecture, "_is_stateful", False):
+        raise UnsupportedModelError(f"{name!r} keeps a recurrent state: {supported}")
+    if getattr(config, "hidden_size_per_layer_input", 0):
+        raise UnsupportedModelError(
+            f"{name!r} has per-layer embeddings, which latents do not have: {supported}"
+        )
+    for index, layer in enumerate(DynamicCache(config=config).layers):
+        if type(layer) not in {DynamicLayer, DynamicSlidingWindowLayer}:
+            kind = type(layer).__name__
+            raise UnsupportedModelError(
+                f"layer {index} of {name!r} keeps a {kind} and not keys and values: {supported}"
+            )
+    if not architecture._supports_attention_backend:
+        raise UnsupportedModelError(
+            f"{name!r} does not let its attention function be chosen, which groups need: {supported}"
+        )
+
+
+def final_norm(trunk: PreTrainedModel) -> str:
+    """Name of the norm that a decoder ends with: its one direct child of hidden-sized vectors.
+
+    Raises:
+        UnsupportedModelError: there is none, or more than one.
+    """
+    hidden = trunk.config.hidden_size
+    names = []
+    for name, child in trunk.named_children():
+        shapes = {tuple(parameter.shape) for parameter in child.parameters()}
+        if shapes == {(hidden,)}:
+            names.append(name)
+    if len(names) != 1:
+        found = ", ".join(names) or "none"
+        raise UnsupportedModelError(
+            f"{trunk.config.model_type!r} has no single final norm (found: {found}): "
+            "set coprocessor.latent_norm to after"
+        )
+    return names[0]
+
+
+@torch.no_grad()
+def residual_scale(base: Base, token_ids: Int[Tensor, "batch token"]) -> float:
+    """Median root mean square of the residual stream before the final norm, tokens 1 and up.
+
+    The first token is left out: many models keep an outlier there.
+    """
+    seen: list[Tensor] = []
+    norm = base.trunk.get_submodule(final_norm(base.trunk))
+    handle = norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        base.read(token_ids)
+    finally:
+        handle.remove()
+    return float(seen[0][:, 1:].float().square().mean(-1).sqrt().median())
+
+
+class _PassThrough(nn.Module):
+    """Stands in for the decoder and hands its input to the head."""
+
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> BaseModelOutputWithPastAndCrossAttentions:  # noqa: ANN401
+        """Return `inputs_embeds` as the last hidden state."""
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)
+
+
+def _head_of(model: PreTrainedModel) -> PreTrainedModel:
+    """The model's own forward and head over hidden states, sharing its weights."""
+    head = copy.copy(model)
+    head._modules = {**model._modules, model.base_model_prefix: _PassThrough()}
+    return head

@@ -1,0 +1,177 @@
+"""A coprocessor as a folder: `config.json` and `model.safetensors`, here or on the Hub.
+
+The folder says what the coprocessor is, which base it serves and how it was trained; it holds
+no weights of the base.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from deliberate.core import fingerprint, hub
+from deliberate.core.atomic import replacing, write_bytes
+from deliberate.core.base import EMBEDDED, NANO, Base
+from deliberate.core.coprocessor import Coprocessor, CoprocessorConfig
+from deliberate.core.errors import CheckpointError
+from deliberate.core.kinds import build
+
+FORMAT = "deliberate.coprocessor"
+VERSION = 1
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+
+EMBEDDED_FOLDERS = {EMBEDDED: NANO / "coprocessor", f"{EMBEDDED}-soft": NANO / "soft"}
+"""Coprocessors that ship inside the package, by name."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Trained:
+    """A trained coprocessor and where it came from."""
+
+    coprocessor: Coprocessor
+    """On the base's device, in the base's dtype, in eval mode."""
+
+    id: str
+    """Folder or Hub id that it was loaded from."""
+
+    fingerprint: str
+    """Identifies its settings and weights."""
+
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """How it was trained: the resolved recipe, and what it reached."""
+
+
+def save_coprocessor(
+    coprocessor: Coprocessor,
+    folder: Path,
+    *,
+    base: Base,
+    recipe: dict[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a coprocessor's folder, each file whole or not at all.
+
+    Args:
+        coprocessor: Its parameters are written, nothing of the base.
+        folder: Made if missing.
+        base: The base it serves.
+        recipe: How it was trained, kept for the reader.
+        dtype: In which weights are written; by default as they are.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "format": FORMAT,
+        "version": VERSION,
+        "coprocessor": coprocessor.describe(),
+        "base": {"id": base.id, "revision": base.revision, "fingerprint": base.fingerprint},
+        "recipe": recipe or {},
+    }
+    weights = {
+        name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
+        for name, tensor in coprocessor.state_dict().items()
+    }
+    with replacing(folder / WEIGHTS) as temporary:
+        save_file(weights, temporary, metadata={"format": "pt"})
+    write_bytes(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+
+
+def load_coprocessor(
+    name: str | Path = EMBEDDED, *, base: Base, revision: str | None = None
+) -> Trained:
+    """Load a coprocessor for its base.
+
+    Args:
+        name: `nano`, `nano-soft`, a folder, or a Hub id.
+        base: The base it was trained for, already loaded.
+        revision: Branch, tag or commit on the Hub.
+
+    Raises:
+        CheckpointError: it is not a coprocessor, is damaged, or serves another base.
+        DeliberateError: there is none of that name.
+    """
+    folder = find_coprocessor(name, revision=revision)
+    config = read_config(folder)
+    stated = config["base"]
+    if stated["fingerprint"] != base.fingerprint:
+        raise CheckpointError(
+            f"coprocessor {str(name)!r} serves base {stated['id']!r} ({stated['fingerprint']}) and "
+            f"this is {base.id!r} ({base.fingerprint}): name its base, or train one for this base"
+        )
+    coprocessor = build(_settings(config, folder), base)
+    _load_weights(coprocessor, folder)
+    return Trained(
+        coprocessor=coprocessor.to(base.device, base.model.dtype).eval().requires_grad_(False),
+        id=str(name),
+        fingerprint=fingerprint.of_coprocessor(folder, config["coprocessor"]),
+        recipe=config["recipe"],
+    )
+
+
+def find_coprocessor(name: str | Path = EMBEDDED, *, revision: str | None = None) -> Path:
+    """The folder of a coprocessor, fetched from the Hub where it is not here.
+
+    Raises:
+        DeliberateError: there is none of that name.
+    """
+    if name in EMBEDDED_FOLDERS:
+        return EMBEDDED_FOLDERS[str(name)]
+    folder, _ = hub.resolve(str(name), revision=revision, what="coprocessor")
+    return folder
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What a coprocessor's folder says of itself.
+
+    Raises:
+        CheckpointError: the folder is not a coprocessor's, or of another version.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{str(folder)!r} is not a coprocessor: cannot read its {CONFIG} ({error}); "
+            "train one with `deliberate train`"
+        ) from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{str(folder)!r} is not a coprocessor: its {CONFIG} is of something else; "
+            "train one with `deliberate train`"
+        )
+    if config.get("version") != VERSION:
+        raise CheckpointError(
+            f"{str(folder)!r} has format version {config.get('version')!r} and this program reads "
+            f"{VERSION!r}: use the program that wrote it"
+        )
+    for name in ("coprocessor", "base", "recipe"):
+        if not isinstance(config.get(name), dict):
+            raise CheckpointError(f"{str(path)!r} lacks {name!r}: get the coprocessor again")
+    return config
+
+
+def _settings(config: dict[str, Any], folder: Path) -> CoprocessorConfig:
+    known = {field.name for field in dataclasses.fields(CoprocessorConfig)}
+    if set(config["coprocessor"]) != known:
+        odd = ", ".join(sorted(known ^ set(config["coprocessor"])))
+        raise CheckpointError(f"{str(folder)!r} has missing or unknown settings: {odd}")
+    return CoprocessorConfig(**config["coprocessor"])
+
+
+def _load_weights(coprocessor: Coprocessor, folder: Path) -> None:
+    path = folder / WEIGHTS
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"cannot read {str(path)!r}: {error}; get the coprocessor again"
+        ) from error
+    expected = coprocessor.state_dict()
+    if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in expected.items()}:
+        raise CheckpointError(f"{str(path)!r} does not hold the weights that {CONFIG} describes")
+    coprocessor.load_state_dict(weights)

@@ -1,0 +1,146 @@
+"""The coprocessor: reads the base's cache and writes latents for the base to read.
+
+    text --base--> cache --coprocessor--> latents --base--> augmented cache
+
+One interface for every kind; each kind is a small file, and `kinds.py` is the only place
+that knows their names.
+
+Source: arXiv:2412.17747, sections 2.1 and 2.2.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from deliberate.core.cache import Reading
+from deliberate.core.groups import Positions
+
+MAX_LATENTS = 64
+"""The most latents the paper tries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoprocessorConfig:
+    """What a coprocessor is and how its latents meet the base."""
+
+    kind: str = "full"
+    """Which network writes the latents; see `kinds.py`."""
+
+    latents: int = 16
+    """Latents written after an anchor, 1 to 64 (the paper's N_L)."""
+
+    soft_input: Literal["free", "last_token"] = "free"
+    """What the soft tokens are: free embeddings after the anchor, or offsets to the anchor's
+    own embedding, each alone in the anchor's place."""
+
+    latent_norm: Literal["after", "before"] = "after"
+    """Whether latents are hidden states after or before the final norm."""
+
+    latent_scale: float = 1.0
+    """1: hidden states as they are. Otherwise their root mean square is learned, and starts
+    at this many times the median of the base's residual stream."""
+
+    positions: Positions = "after"
+    """Whether latents stand after the anchor or over the last tokens of the text."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: one of them is out of range.
+        """
+        if not 1 <= self.latents <= MAX_LATENTS:
+            raise ValueError(f"latents must be from 1 to {MAX_LATENTS}, got {self.latents}")
+        if self.latent_scale <= 0:
+            raise ValueError(f"latent_scale must be above 0, got {self.latent_scale}")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                known = ", ".join(allowed)
+                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+
+
+_CHOICES = {
+    "soft_input": ("free", "last_token"),
+    "latent_norm": ("after", "before"),
+    "positions": ("after", "over"),
+}
+
+STARTS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "soft_input": "free",
+        "latent_norm": "after",
+        "latent_scale": 1.0,
+        "positions": "after",
+    },
+    "warm": {
+        "soft_input": "last_token",
+        "latent_norm": "before",
+        "latent_scale": 16.0,
+        "positions": "over",
+    },
+}
+"""Starting points by name: `paper` is the literal setting, `warm` begins near the base."""
+
+
+def coprocessor_config(*, start: str = "warm", **settings: Any) -> CoprocessorConfig:  # noqa: ANN401
+    """A configuration from a named start, with any of its fields given otherwise.
+
+    Raises:
+        ValueError: the start or a field is unknown, or a value is out of range.
+    """
+    if start not in STARTS:
+        raise ValueError(f"start must be one of {', '.join(STARTS)}, got {start!r}")
+    known = [f.name for f in fields(CoprocessorConfig)]
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise ValueError(f"unknown coprocessor field {unknown[0]!r}: known are {', '.join(known)}")
+    return CoprocessorConfig(**{**STARTS[start], **settings})
+
+
+class Coprocessor(nn.Module, ABC):
+    """Writes latents for any anchors of texts that the base has read."""
+
+    def __init__(self, config: CoprocessorConfig) -> None:
+        """Keep the configuration."""
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def forward(
+        self, reading: Reading, anchors: Int[Tensor, "batch anchors"]
+    ) -> Float[Tensor, "batch anchors latents hidden"]:
+        """Write latents for the base to read after each anchor, all in one pass.
+
+        Args:
+            reading: Texts as the base read them; left as it was.
+            anchors: Index of the last token that each group's latents may know.
+        """
+
+    @property
+    def num_parameters(self) -> int:
+        """Its trainable weights."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def describe(self) -> dict[str, Any]:
+        """The configuration as plain values."""
+        return asdict(self.config)
+
+
+class LatentScale(nn.Module):
+    """Gives latents a learned root mean square; the identity when made without a start."""
+
+    def __init__(self, start: float | None) -> None:
+        """Begin at `start`, or leave latents as they are."""
+        super().__init__()
+        # The logarithm, so that an optimizer's step is relative to the scale.
+        self.log = None if start is None else nn.Parameter(torch.tensor(start).log())
+
+    def forward(self, latents: Float[Tensor, "*shape hidden"]) -> Float[Tensor, "*shape hidden"]:
+        """Scale latents."""
+        if self.log is None:
+            return latents
+        return nn.functional.rms_norm(latents, latents.shape[-1:]) * self.log.exp()

@@ -1,0 +1,72 @@
+"""Fingerprints: which architecture and which weights, without loading them.
+
+A fingerprint is a hash of the configuration's architecture keys and of the checkpoint's
+files. Hashing gigabytes takes seconds, so each file's hash is remembered by its path, size
+and time of change in `$XDG_CACHE_HOME/deliberate/hashes.json`.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from deliberate.core.atomic import write_bytes
+
+_NOT_ARCHITECTURE = {
+    "_name_or_path", "dtype", "transformers_version", "use_cache", "architectures",
+    "chunk_size_feed_forward", "id2label", "label2id", "problem_type", "return_dict",
+    "output_hidden_states", "output_attentions", "_attn_implementation",
+}  # fmt: skip
+
+LENGTH = 16
+"""Hexadecimal digits of a fingerprint."""
+
+
+def of_base(folder: Path, config: PreTrainedConfig) -> str:
+    """Fingerprint of a base model's folder."""
+    keys = {k: v for k, v in config.to_diff_dict().items() if k not in _NOT_ARCHITECTURE}
+    return _of(folder, keys)
+
+
+def of_coprocessor(folder: Path, settings: dict[str, Any]) -> str:
+    """Fingerprint of a coprocessor's folder."""
+    return _of(folder, settings)
+
+
+def _of(folder: Path, settings: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(f"{path.name} {_file_hash(path)}".encode())
+    return digest.hexdigest()[:LENGTH]
+
+
+def _file_hash(path: Path) -> str:
+    status = path.stat()
+    key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+    memory = _memory_file()
+    known = _recall(memory)
+    if key not in known:
+        with path.open("rb") as file:
+            known[key] = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(memory, json.dumps(known).encode())
+        except OSError:  # a read-only home costs a hash each time and nothing else
+            pass
+    return known[key]
+
+
+def _memory_file() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "deliberate" / "hashes.json"
+
+
+def _recall(memory: Path) -> dict[str, str]:
+    try:
+        known = json.loads(memory.read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}

@@ -1,0 +1,33 @@
+"""The soft-embedding baseline: latents that are the same whatever the text.
+
+Trained by the same objective and read by the base in the same places, it tells how much of a
+coprocessor's gain comes from what it read.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from deliberate.core.base import Base
+from deliberate.core.cache import Reading
+from deliberate.core.coprocessor import Coprocessor, CoprocessorConfig
+
+
+class SoftEmbedding(Coprocessor):
+    """Trained embeddings instead of latents."""
+
+    embedding: nn.Parameter
+    """The latents themselves: (latents, hidden)."""
+
+    def __init__(self, config: CoprocessorConfig, base: Base) -> None:
+        """Begin at the embeddings of random tokens, as prompt tuning does."""
+        super().__init__(config)
+        vocabulary = base.trunk.get_input_embeddings().weight.shape[0]
+        token_ids = torch.randint(vocabulary, (config.latents,)).to(base.device)
+        self.embedding = nn.Parameter(base.embed(token_ids).clone())
+
+    def forward(
+        self, reading: Reading, anchors: Int[Tensor, "batch anchors"]
+    ) -> Float[Tensor, "batch anchors latents hidden"]:
+        """The same latents after every anchor."""
+        return self.embedding.expand(*anchors.shape, -1, -1)

@@ -1,0 +1,127 @@
+"""Tiny bases of every proved family, made from configurations: nothing is downloaded."""
+
+import string
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from deliberate.core.base import Base
+from deliberate.core.coprocessor import STARTS, Coprocessor, coprocessor_config
+from deliberate.core.kinds import build
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+)
+
+VOCABULARY = 67
+WINDOW = 7
+_SIZE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+    # Default initialisation hardly notices positions: no proof would fail where it should.
+    "initializer_range": 0.3,
+}
+FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
+    "llama": lambda: LlamaConfig(**_SIZE),
+    "qwen3": lambda: Qwen3Config(**_SIZE),
+    "mistral": lambda: MistralConfig(**_SIZE, sliding_window=WINDOW),
+    "gemma2": lambda: Gemma2Config(
+        **_SIZE,
+        sliding_window=WINDOW,
+        attn_logit_softcapping=5.0,
+        final_logit_softcapping=3.0,
+        query_pre_attn_scalar=8,
+        attn_implementation="eager",
+    ),
+    "gpt2": lambda: GPT2Config(
+        vocab_size=VOCABULARY,
+        n_embd=16,
+        n_layer=2,
+        n_head=4,
+        n_positions=64,
+        initializer_range=0.3,
+        bos_token_id=0,
+        eos_token_id=0,
+    ),
+}
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a character, and one for the end of a text."""
+    letters = string.ascii_letters + string.digits + " .\n"
+    vocabulary = {"<end>": 0, "<unk>": 1, **{c: i + 2 for i, c in enumerate(letters)}}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<end>", bos_token="<end>", unk_token="<unk>"
+    )
+
+
+def tiny_base(family: str, *, name: str = "") -> Base:
+    """A random base of a family, always the same one."""
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(FAMILIES[family]())
+    for parameter_name, parameter in model.named_parameters():
+        if "wpe" in parameter_name or "norm" in parameter_name or "ln_" in parameter_name:
+            torch.nn.init.normal_(parameter, mean=1.0 * ("bias" not in parameter_name), std=0.3)
+    return Base(model=model, tokenizer=tiny_tokenizer(), id=name or family, fingerprint=family)
+
+
+def tiny_coprocessor(base: Base, start: str, *, latents: int = 3, kind: str = "full") -> Coprocessor:
+    """A random coprocessor, away from its start so that every weight matters."""
+    torch.manual_seed(2)
+    coprocessor = build(coprocessor_config(start=start, kind=kind, latents=latents), base)
+    with torch.no_grad():
+        for parameter in coprocessor.parameters():
+            parameter += torch.randn_like(parameter) * 0.1
+    return coprocessor
+
+
+@pytest.fixture(scope="session", params=list(FAMILIES))
+def base(request: pytest.FixtureRequest) -> Base:
+    """A tiny base of each family."""
+    return tiny_base(request.param)
+
+
+@pytest.fixture(scope="session")
+def llama() -> Base:
+    """A tiny Llama, for what does not depend on the family."""
+    return tiny_base("llama")
+
+
+@pytest.fixture(params=list(STARTS))
+def start(request: pytest.FixtureRequest) -> str:
+    """Each starting point."""
+    return request.param
+
+
+@pytest.fixture
+def llama_folder(llama: Base, tmp_path: Path) -> Path:
+    """The tiny Llama as files."""
+    folder = tmp_path / "tiny-llama"
+    llama.model.save_pretrained(folder)
+    llama.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def make() -> Callable[..., Coprocessor]:
+    """Make a tiny coprocessor for a base and a start."""
+    return tiny_coprocessor
