@@ -113,15 +113,50 @@ def start(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def llama_folder(llama: Base, tmp_path: Path) -> Path:
+def save_base(tmp_path: Path) -> Callable[[str], Path]:
+    """Write a tiny base of a family as files."""
+
+    def save(family: str) -> Path:
+        base, folder = tiny_base(family), tmp_path / f"tiny-{family}"
+        base.model.save_pretrained(folder)
+        base.tokenizer.save_pretrained(folder)
+        return folder
+
+    return save
+
+
+@pytest.fixture
+def llama_folder(save_base: Callable[[str], Path]) -> Path:
     """The tiny Llama as files."""
-    folder = tmp_path / "tiny-llama"
-    llama.model.save_pretrained(folder)
-    llama.tokenizer.save_pretrained(folder)
-    return folder
+    return save_base("llama")
 
 
 @pytest.fixture
 def make() -> Callable[..., Coprocessor]:
     """Make a tiny coprocessor for a base and a start."""
     return tiny_coprocessor
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A stand-in of the Hub on the loopback interface, for the client in this process too.
+
+    Clients in other processes take `hub.environment(folder)`.
+    """
+    import importlib.util
+
+    from huggingface_hub import constants
+
+    path = Path(__file__).with_name("hub_stand_in.py")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-login"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", module.TOKEN)
+    with module.hub_stand_in() as running:
+        monkeypatch.setattr(constants, "ENDPOINT", running.url)
+        yield running

@@ -6,6 +6,7 @@ A source is `stdlib` (the Python standard library's own source), `installed` (th
 installed packages), a text file, a JSONL file or a folder of text files.
 """
 
+import math
 from pathlib import Path
 
 from datasets import Dataset, load_dataset
@@ -17,6 +18,9 @@ from deliberate.core.python_source import installed_texts, stdlib_texts
 
 EMBEDDED = {"stdlib": stdlib_texts, "installed": installed_texts}
 """Sources that are found on the machine rather than named by a path."""
+
+HELD_OUT = 0.05
+"""Share of a path's texts that is held out where no validation is named."""
 
 
 def documents(source: str, *, split: str = "train", field: str = "text") -> Dataset:
@@ -44,6 +48,31 @@ def documents(source: str, *, split: str = "train", field: str = "text") -> Data
     return rows
 
 
+def hold_out(texts: Dataset, source: str, *, field: str = "text") -> tuple[Dataset, Dataset]:
+    """Training and validation texts of a source that names no validation of its own.
+
+    Args:
+        texts: What `documents` gave for the source's training split.
+        source: An embedded source has its own validation split. Of a path's texts the last
+            twentieth is held out; a single text is cut in two.
+        field: As in `documents`.
+
+    Raises:
+        TextError: a single text is too short to be cut.
+    """
+    if source in EMBEDDED:
+        return texts, documents(source, split="validation", field=field)
+    if len(texts) > 1:
+        kept = min(len(texts) - 1, math.ceil(len(texts) * (1 - HELD_OUT)))
+        return texts.select(range(kept)), texts.select(range(kept, len(texts)))
+    name, text = texts[0]["name"], texts[0]["text"]
+    cut = text.rfind("\n", 0, int(len(text) * (1 - HELD_OUT))) + 1 or int(len(text) * (1 - HELD_OUT))
+    if not text[:cut].strip() or not text[cut:].strip():
+        raise TextError(f"{source!r} is too short to hold a part of it out: give more text")
+    parts = [Dataset.from_dict({"name": [name], "text": [part]}) for part in (text[:cut], text[cut:])]
+    return parts[0], parts[1]
+
+
 def pack(texts: Dataset, tokenizer: PreTrainedTokenizerBase, *, length: int) -> Dataset:
     """Join the texts' tokens in order and cut them into rows of `length` tokens.
 
@@ -55,7 +84,7 @@ def pack(texts: Dataset, tokenizer: PreTrainedTokenizerBase, *, length: int) -> 
     """
 
     def cut(rows: dict[str, list[str]]) -> dict[str, list[list[int]]]:
-        stream = [token for ids in tokenizer(rows["text"])["input_ids"] for token in [*ids, *after]]
+        stream = [token for ids in tokenizer(rows["text"], verbose=False)["input_ids"] for token in [*ids, *after]]
         starts = range(0, len(stream) - length + 1, length)
         return {"token_ids": [stream[start : start + length] for start in starts]}
 

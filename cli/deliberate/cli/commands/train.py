@@ -1,0 +1,123 @@
+"""`deliberate train`: learn a coprocessor."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deliberate.cli import options
+from deliberate.cli.failures import configuring
+from deliberate.cli.models import chosen_device, patient_bars
+from deliberate.cli.terminal import emit, note
+
+if TYPE_CHECKING:
+    from deliberate.train import Progress, Recipe
+
+LINES = 10
+"""Lines of progress in all where there is no terminal for a bar."""
+
+
+def train(
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(help="A YAML file.", show_default="a short run on nano and the stdlib"),
+    ] = None,
+    *,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="SECTION.KEY=VALUE",
+            help="Change one value of the recipe; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--output-dir", help="The run's folder.", show_default="runs/BASE-KIND-LATENTS"
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")
+    ] = False,
+    device: options.Device = "auto",
+    as_json: options.AsJson = False,
+) -> None:
+    """Train a coprocessor for a frozen base.
+
+    The run's folder gets recipe.yaml (every value as resolved), metrics.jsonl, checkpoints/ and
+    at the end the coprocessor itself. Ctrl-C writes a checkpoint; --resume then gives to the
+    last bit what an uninterrupted run would have given. With --resume and --output-dir alone
+    the recipe is the run's own.
+    """
+    from deliberate.core.checkpoint import read_config
+    from deliberate.train import load_recipe
+    from deliberate.train import train as run
+
+    where = chosen_device(device)
+    with configuring():
+        own = output_dir / "recipe.yaml" if output_dir and resume and recipe is None else None
+        chosen = load_recipe(own if own and own.exists() else recipe, changes=changes or [])
+    folder = output_dir or _default_folder(chosen)
+    note(_announcement(chosen, folder))
+    with patient_bars(), _shown(chosen) as on_progress:
+        run(chosen, folder, resume=resume, device=where, on_progress=on_progress)
+    settings, reached = read_config(folder)["coprocessor"], read_config(folder)["recipe"]["reached"]
+    if as_json:
+        emit({"folder": str(folder), "coprocessor": settings, **reached})
+        return
+    note(f"change of held-out perplexity by token ahead: {_changes(reached['change_percent'])}")
+    note(f"measure it with intervals and controls: deliberate eval {folder}")
+    typer.echo(folder)
+
+
+def _default_folder(recipe: "Recipe") -> Path:
+    name = Path(recipe.base.id).name
+    return Path("runs") / f"{name}-{recipe.coprocessor.kind}-{recipe.coprocessor.latents}"
+
+
+def _announcement(recipe: "Recipe", folder: Path) -> str:
+    return (
+        f"training a {recipe.coprocessor.kind!r} coprocessor of {recipe.coprocessor.latents} latents "
+        f"for base {recipe.base.id!r} on {recipe.data.train!r}: {recipe.train.steps} steps, "
+        f"into {folder}"
+    )
+
+
+def _changes(percent: dict[str, float]) -> str:
+    return ", ".join(f"{token}: {value:+.2f} %" for token, value in percent.items())
+
+
+@contextmanager
+def _shown(recipe: "Recipe") -> Iterator[Callable[["Progress"], None]]:
+    """Show each step: a bar on a terminal, otherwise a line now and then."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    every = max(1, recipe.train.steps // LINES)
+    bar = Bar(
+        TextColumn("step"),
+        MofNCompleteColumn(),
+        BarColumn(),
+        TextColumn("{task.description}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("reading texts", total=recipe.train.steps)
+
+    def show(news: "Progress") -> None:
+        left = f"{int(news.seconds_left // 60)}:{int(news.seconds_left % 60):02d} left"
+        line = f"loss {news.loss:.4f}  {news.tokens_per_second:,.0f} tokens/s  {left}"
+        bar.update(task, completed=news.step, description=line)
+        if bar.disable and (news.step % every == 0 or news.step == 1):
+            note(f"step {news.step}/{news.steps}  {line}")
+        if news.change_percent is not None:
+            console.print(f"step {news.step}: held out {_changes(news.change_percent)}")
+
+    with bar:
+        yield show

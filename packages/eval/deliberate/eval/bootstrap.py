@@ -1,0 +1,61 @@
+"""Intervals for a change of perplexity, by resampling texts."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from deliberate.core.measure import Losses
+
+RESAMPLES = 4000
+FEWEST_DOCUMENTS = 20
+"""With fewer documents than this, passages are resampled instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A change in percent and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval excludes zero."""
+        return self.low > 0 or self.high < 0
+
+
+def resampled_unit(losses: Losses) -> str:
+    """What is resampled: `document`, or `passage` where there are too few documents."""
+    return "document" if len(losses.documents.unique()) >= FEWEST_DOCUMENTS else "passage"
+
+
+def changes(losses: Losses, name: str, *, seed: int = 0) -> list[Change]:
+    """Change of perplexity against the base at each token ahead, paired over texts.
+
+    Args:
+        losses: From `deliberate.core.measure`.
+        name: The condition.
+        seed: Of the resampling.
+    """
+    difference = (losses.sums[name] - losses.sums["base"]).numpy()
+    anchors = losses.anchors.numpy().astype(float)
+    if resampled_unit(losses) == "document":
+        _, unit = np.unique(losses.documents.numpy(), return_inverse=True)
+        difference = _summed(difference, unit)
+        anchors = _summed(anchors[:, None], unit)[:, 0]
+    count = len(anchors)
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    drawn = 100 * np.expm1(draws @ difference / (draws @ anchors)[:, None])
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    value = 100 * np.expm1(difference.sum(0) / anchors.sum())
+    return [
+        Change(value=float(v), low=float(a), high=float(b))
+        for v, a, b in zip(value, low, high, strict=True)
+    ]
+
+
+def _summed(rows: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """Rows added up by the unit that each belongs to."""
+    total = np.zeros((unit.max() + 1, rows.shape[1]))
+    np.add.at(total, unit, rows)
+    return total

@@ -1,0 +1,92 @@
+"""The rows a run learns from and the passages it is validated on.
+
+    data.train --> documents --> packed rows --seeded order--> batches
+    data.validation, held-out modules, or the last documents --> passages
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import torch
+from datasets import Dataset
+from deliberate.core.base import Base
+from deliberate.core.errors import TextError
+from deliberate.core.groups import last_anchor, sample_anchors
+from deliberate.core.measure import Passage, passages
+from deliberate.core.texts import documents, hold_out, pack
+from deliberate.train.recipe import Recipe
+from torch import Tensor
+
+Batch = tuple[Tensor, Tensor]
+"""Token ids (batch, token) and anchors (batch, anchors)."""
+
+
+def load_rows(recipe: Recipe, base: Base) -> Dataset:
+    """Packed rows of the training texts.
+
+    Raises:
+        TextError: there is not one full row.
+    """
+    data = recipe.data
+    texts = documents(data.train, split="train", field=data.field)
+    if data.validation is None:
+        texts, _ = hold_out(texts, data.train, field=data.field)
+    rows = pack(texts, base.tokenizer, length=data.length)
+    if not len(rows):
+        raise TextError(
+            f"{data.train!r} has less than data.length = {data.length} tokens to train on: "
+            "give more text, or a smaller data.length"
+        )
+    return rows.with_format("torch")
+
+
+def load_passages(recipe: Recipe, base: Base) -> list[Passage]:
+    """Held-out passages for validation."""
+    data = recipe.data
+    if data.validation is not None:
+        texts = documents(data.validation, split="validation", field=data.field)
+    else:
+        texts = documents(data.train, split="train", field=data.field)
+        _, texts = hold_out(texts, data.train, field=data.field)
+    return passages(
+        texts,
+        base.tokenizer,
+        length=data.length,
+        least=recipe.eval.ahead + 2,
+        limit=recipe.eval.texts,
+    )
+
+
+def batches(rows: Dataset, recipe: Recipe, base: Base, *, step: int) -> Iterator[Batch]:
+    """The batches of one optimizer step.
+
+    They are a function of the recipe and the step alone, so that a resumed run sees what the
+    uninterrupted one would have.
+    """
+    size = recipe.train.batch
+    generator = torch.Generator().manual_seed(recipe.train.seed * 1_000_003 + step)
+    objective = recipe.objective
+    last = last_anchor(
+        recipe.data.length,
+        latents=recipe.coprocessor.latents,
+        ahead=objective.ahead,
+        limit=base.positions,
+    )
+    for part in range(recipe.train.accumulate):
+        first = (step * recipe.train.accumulate + part) * size
+        index = [_row_at(first + offset, len(rows), recipe.train.seed) for offset in range(size)]
+        token_ids = rows[index]["token_ids"]
+        anchors = sample_anchors(size, anchors=objective.anchors, last=last, generator=generator)
+        yield token_ids.to(base.device), anchors.to(base.device)
+
+
+def _row_at(position: int, count: int, seed: int) -> int:
+    """The row at a position of the endless stream of reshuffled epochs."""
+    epoch, offset = divmod(position, count)
+    return _order(epoch, count, seed)[offset]
+
+
+@lru_cache(maxsize=2)
+def _order(epoch: int, count: int, seed: int) -> list[int]:
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(count, generator=generator).tolist()

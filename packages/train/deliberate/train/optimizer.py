@@ -1,0 +1,66 @@
+"""AdamW with two groups of rates, a warm-up and a cosine; all a function of the step."""
+
+import math
+
+import torch
+from deliberate.core.coprocessor import Coprocessor
+from deliberate.train.recipe import Recipe
+from torch import Tensor
+from torch.optim import AdamW
+
+
+def make_optimizer(coprocessor: Coprocessor, recipe: Recipe) -> AdamW:
+    """Matrices decay; vectors do not, and soft tokens neither, at a rate of their own."""
+    settings = recipe.train
+    matrices, vectors, soft = [], [], []
+    for name, parameter in coprocessor.named_parameters():
+        if "." not in name:  # the coprocessor's own, not its trunk's: soft tokens or latents
+            soft.append(parameter)
+        elif parameter.ndim < 2:
+            vectors.append(parameter)
+        else:
+            matrices.append(parameter)
+    soft_rate = settings.soft_learning_rate or settings.learning_rate
+    groups = [
+        {"params": matrices, "peak": settings.learning_rate, "weight_decay": settings.weight_decay},
+        {"params": vectors, "peak": settings.learning_rate, "weight_decay": 0.0},
+        {"params": soft, "peak": soft_rate, "weight_decay": 0.0},
+    ]
+    return AdamW(
+        [group for group in groups if group["params"]],
+        lr=settings.learning_rate,
+        betas=(0.9, settings.beta2),
+    )
+
+
+def set_rate(optimizer: AdamW, recipe: Recipe, step: int) -> float:
+    """Set each group's rate for `step`; returns the share of the peak."""
+    settings = recipe.train
+    if step < settings.warmup:
+        share = (step + 1) / settings.warmup
+    else:
+        span = max(1, settings.steps - settings.warmup)
+        cosine = 0.5 * (1 + math.cos(math.pi * (step - settings.warmup) / span))
+        share = settings.final_rate + (1 - settings.final_rate) * cosine
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * share
+    return share
+
+
+def optimizer_tensors(optimizer: AdamW) -> dict[str, Tensor]:
+    """The optimizer's state as named tensors, for a checkpoint without pickle."""
+    return {
+        f"{index}.{name}": value
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+
+
+def restore_optimizer(optimizer: AdamW, tensors: dict[str, Tensor]) -> None:
+    """Undo `optimizer_tensors`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    whole = optimizer.state_dict()
+    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})

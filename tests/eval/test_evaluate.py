@@ -1,0 +1,146 @@
+"""Perplexity by token ahead, its controls and its intervals."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from deliberate.core.ahead_loss import ahead_losses
+from deliberate.core.checkpoint import Trained
+from deliberate.core.errors import TextError
+from deliberate.core.measure import Condition, Losses, Passage, measure, passages
+from deliberate.core.texts import documents
+from deliberate.eval import evaluate
+from deliberate.eval.bootstrap import changes, resampled_unit
+from deliberate.eval.controls import shuffled, shuffled_but_last
+
+
+def trained(coprocessor):
+    return Trained(coprocessor=coprocessor.requires_grad_(False), id="tiny", fingerprint="f")
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for index in range(6):
+        letters = generator.choice(list("abcdefgh .\n"), size=90 + 20 * index)
+        (folder / f"{index}.txt").write_text("".join(letters))
+    return folder
+
+
+def test_the_report_has_every_key_that_is_promised(llama, make, corpus):
+    soft = trained(make(llama, "warm", kind="soft"))
+    report = evaluate(
+        llama, trained(make(llama, "warm")), soft=soft, data=str(corpus), length=40, ahead=8, anchors=5
+    ).to_dict()
+    names = {"latents", "shuffled", "shuffled_but_last", "soft"}
+    tokens = {"1", "2", "4", "8"}
+    assert report["perplexity"].keys() == names | {"base"}
+    assert report["change_percent"].keys() == names
+    for name in names:
+        assert report["perplexity"][name].keys() == tokens
+        for token, change in report["change_percent"][name].items():
+            ratio = report["perplexity"][name][token] / report["perplexity"]["base"][token]
+            assert change["value"] == pytest.approx(100 * (ratio - 1), rel=1e-6)
+            assert change["low"] <= change["value"] <= change["high"]
+    assert report["parameters"]["soft"] == 3 * 16
+    assert report["fingerprints"]["base"] == "llama"
+    assert report["setting"]["latents"] == 3
+
+
+def test_measured_losses_are_those_of_the_text_at_each_anchor(base, start, make):
+    coprocessor = make(base, start)
+    chosen = [
+        Passage(document=0, token_ids=list(range(2, 22))),
+        Passage(document=1, token_ids=list(range(40, 50))),
+        Passage(document=1, token_ids=list(range(5, 30))),
+    ]
+    losses = measure(
+        base, {"latents": Condition(writer=coprocessor)}, chosen, anchors=100, ahead=4, batch=2
+    )
+    # With more anchors than places every place is an anchor, so the sums can be made by hand.
+    order = sorted(range(3), key=lambda i: -len(chosen[i].token_ids))
+    for row, index in enumerate(order):
+        token_ids = torch.tensor([chosen[index].token_ids])
+        anchors = torch.arange(token_ids.shape[1] - 4)[None]
+        assert int(losses.anchors[row]) == anchors.shape[1]
+        assert int(losses.documents[row]) == chosen[index].document
+        with torch.no_grad():
+            reading = base.read(token_ids)
+            by_hand = ahead_losses(
+                base,
+                reading,
+                anchors,
+                coprocessor(reading, anchors),
+                ahead=4,
+                positions=coprocessor.config.positions,
+            )
+            logits = base.model(input_ids=token_ids).logits[0, :-1]
+            plain = torch.nn.functional.cross_entropy(logits, token_ids[0, 1:], reduction="none")
+        expected = by_hand[0].sum(0).double()
+        torch.testing.assert_close(losses.sums["latents"][row], expected, atol=1e-3, rtol=1e-5)
+        own = plain.unfold(0, 4, 1).sum(0).double()
+        torch.testing.assert_close(losses.sums["base"][row], own, atol=1e-3, rtol=1e-5)
+
+
+def test_another_text_s_latents_are_another_text_s():
+    latents = torch.arange(24.0).view(2, 2, 3, 2)
+    assert torch.equal(shuffled(latents), latents.flip(0))
+    mixed = shuffled_but_last(latents)
+    assert torch.equal(mixed[:, :, :2], latents.flip(0)[:, :, :2])
+    assert torch.equal(mixed[:, :, 2], latents[:, :, 2])
+
+
+def losses_of(difference, documents=None):
+    passages, base = len(difference), torch.full((len(difference), 1), 20.0, dtype=torch.double)
+    return Losses(
+        sums={"base": base, "latents": base + torch.tensor(difference)[:, None].double()},
+        anchors=torch.full((passages,), 10),
+        documents=torch.tensor(documents) if documents else torch.arange(passages),
+    )
+
+
+def test_the_interval_covers_a_known_change_about_as_often_as_it_says():
+    generator, hits = np.random.default_rng(1), 0
+    for seed in range(200):
+        drawn = generator.normal(-0.2, 0.5, size=60)
+        [change] = changes(losses_of(drawn), "latents", seed=seed)
+        hits += change.low <= 100 * math.expm1(-0.02) <= change.high
+    assert 0.90 <= hits / 200 <= 0.99
+
+
+def test_no_difference_has_no_width_and_is_not_clear():
+    [change] = changes(losses_of([0.0] * 30), "latents")
+    assert (change.value, change.low, change.high, change.is_clear) == (0, 0, 0, False)
+
+
+def test_documents_are_resampled_whole_where_there_are_enough():
+    generator = np.random.default_rng(2)
+    shared = np.repeat(generator.normal(0, 1, size=20), 50)
+    many = losses_of(shared, documents=np.repeat(np.arange(20), 50).tolist())
+    alone = losses_of(shared)
+    assert resampled_unit(many) == "document"
+    width = [c.high - c.low for c in (changes(many, "latents")[0], changes(alone, "latents")[0])]
+    assert width[0] > 4 * width[1]
+    assert resampled_unit(losses_of([0.1, 0.2])) == "passage"
+
+
+def test_passages_never_cross_documents(llama, corpus):
+    texts = documents(str(corpus))
+    for passage in passages(texts, llama.tokenizer, length=30, least=10, limit=1000):
+        text = llama.tokenizer.decode(passage.token_ids)
+        assert 10 <= len(passage.token_ids) <= 30
+        assert text.replace(" ", "") in texts["text"][passage.document].replace(" ", "")
+
+
+def test_texts_too_short_are_refused(llama, make, tmp_path):
+    (tmp_path / "short.txt").write_text("abc")
+    with pytest.raises(TextError, match="34 tokens"):
+        evaluate(llama, trained(make(llama, "warm")), data=str(tmp_path / "short.txt"), length=40)
+    (tmp_path / "one.txt").write_text("abcdefgh " * 4)
+    with pytest.raises(ValueError, match="need two"):
+        evaluate(
+            llama, trained(make(llama, "warm")), data=str(tmp_path / "one.txt"), length=60, ahead=4
+        )

@@ -1,0 +1,41 @@
+"""Every shipped recipe resolves, and runs for a step on a tiny base of its family."""
+
+from pathlib import Path
+
+import pytest
+from deliberate.core.checkpoint import load_coprocessor
+from deliberate.core.base import load_base
+from deliberate.train import load_recipe, train
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+FAMILY = {"gemma2-2b": "gemma2"}
+
+
+def test_there_are_recipes():
+    assert {path.stem for path in RECIPES} >= {"nano", "nano-soft", "gemma2-2b"}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_shipped_recipe_runs_for_a_step(path, tmp_path, save_base):
+    folder = save_base(FAMILY.get(path.stem, "llama"))
+    texts = tmp_path / "texts.txt"
+    texts.write_text("some words. and others.\n" * 400)
+    small = {
+        "base.id": folder,
+        "base.dtype": "float32",
+        "data.train": texts,
+        "data.length": 60,
+        "coprocessor.latents": 2,
+        "objective.ahead": 4,
+        "objective.anchors": 4,
+        "train.steps": 1,
+        "train.batch": 2,
+        "train.accumulate": 1,
+        "eval.texts": 2,
+        "eval.anchors": 2,
+        "eval.ahead": 4,
+    }
+    recipe = load_recipe(path, changes=[f"{name}={value}" for name, value in small.items()])
+    train(recipe, tmp_path / "run")
+    trained = load_coprocessor(tmp_path / "run", base=load_base(str(folder)))
+    assert trained.coprocessor.config == recipe.coprocessor

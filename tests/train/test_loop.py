@@ -1,0 +1,157 @@
+"""A run on a tiny base: it learns, resumes exactly, and never touches the base."""
+
+import json
+import os
+import random
+import signal
+
+import pytest
+import torch
+from deliberate.core.base import load_base
+from deliberate.core.checkpoint import load_coprocessor
+from deliberate.core.errors import CheckpointError, TextError
+from deliberate.train import Interrupted, load_recipe, train
+from deliberate.train.checkpoint import found
+from safetensors.torch import load_file
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    words = ["abc", "cab", "bca", "xyz.", "zyx", "0123", "3210", "the", "end.\n"]
+    text = " ".join(random.Random(0).choices(words, k=4000))
+    path = tmp_path / "corpus.txt"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def recipe(llama_folder, corpus):
+    def make(*changes):
+        return load_recipe(
+            None,
+            changes=[
+                f"base.id={llama_folder}",
+                "base.dtype=float32",
+                f"data.train={corpus}",
+                "data.length=32",
+                "coprocessor.latents=2",
+                "objective.ahead=3",
+                "objective.anchors=6",
+                "train.steps=8",
+                "train.batch=4",
+                "train.warmup=2",
+                "train.learning_rate=0.003",
+                "train.checkpoint_every=3",
+                "train.validate_every=4",
+                "eval.texts=4",
+                "eval.anchors=4",
+                "eval.ahead=4",
+                *changes,
+            ],
+        )
+
+    return make
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(folder):
+    return [line["loss"] for line in metrics(folder)]
+
+
+@pytest.mark.parametrize("start", ["paper", "warm"])
+def test_the_loss_falls(recipe, tmp_path, start):
+    train(recipe(f"coprocessor.start={start}", "train.steps=40"), tmp_path / "run")
+    found_losses = losses(tmp_path / "run")
+    assert sum(found_losses[-8:]) < sum(found_losses[:8]) * 0.98
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_resumed_is_uninterrupted_to_the_last_bit(recipe, tmp_path, dtype, accumulate):
+    changes = [f"base.dtype={dtype}", f"train.accumulate={accumulate}"]
+    train(recipe(*changes), tmp_path / "whole")
+
+    def stop_after_five(progress):
+        if progress.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="--resume"):
+        train(recipe(*changes), tmp_path / "parts", on_progress=stop_after_five)
+    assert found(tmp_path / "parts" / "checkpoints")[-1].name == "step-000005"
+    train(recipe(*changes), tmp_path / "parts", resume=True)
+
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    whole = load_file(tmp_path / "whole" / "model.safetensors")
+    parts = load_file(tmp_path / "parts" / "model.safetensors")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_crash_between_checkpoints_resumes_from_the_last_one(recipe, tmp_path):
+    train(recipe(), tmp_path / "whole")
+
+    def crash(progress):
+        if progress.step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe(), tmp_path / "parts", on_progress=crash)
+    train(recipe(), tmp_path / "parts", resume=True)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    assert [line["step"] for line in metrics(tmp_path / "parts")] == list(range(1, 9))
+
+
+def test_resuming_a_finished_run_changes_nothing(recipe, tmp_path):
+    train(recipe(), tmp_path / "run")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir() if p.is_file()}
+    train(recipe(), tmp_path / "run", resume=True)
+    after = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir() if p.is_file()}
+    assert after == before
+
+
+def test_only_the_newest_checkpoints_are_kept(recipe, tmp_path):
+    train(recipe("train.keep=1", "train.checkpoint_every=2"), tmp_path / "run")
+    assert [p.name for p in found(tmp_path / "run" / "checkpoints")] == ["step-000008"]
+
+
+def test_what_was_trained_is_what_is_loaded(recipe, tmp_path, llama_folder):
+    train(recipe(), tmp_path / "run")
+    base = load_base(str(llama_folder))
+    trained = load_coprocessor(tmp_path / "run", base=base)
+    weights = load_file(found(tmp_path / "run" / "checkpoints")[-1] / "weights.safetensors")
+    for name, tensor in trained.coprocessor.state_dict().items():
+        assert torch.equal(tensor, weights[name])
+    assert trained.recipe["train"]["steps"] == 8
+    assert trained.recipe["reached"]["change_percent"].keys() == {"1", "2", "4"}
+
+
+def test_a_run_is_never_written_over(recipe, tmp_path):
+    train(recipe(), tmp_path / "run")
+    with pytest.raises(CheckpointError, match="--resume"):
+        train(recipe(), tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"train\.seed"):
+        train(recipe("train.seed=5"), tmp_path / "run", resume=True)
+
+
+def test_a_damaged_checkpoint_is_named(recipe, tmp_path):
+    train(recipe(), tmp_path / "run")
+    weights = found(tmp_path / "run" / "checkpoints")[-1] / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:50])
+    with pytest.raises(CheckpointError, match="cannot resume from"):
+        train(recipe(), tmp_path / "run", resume=True)
+
+
+def test_too_little_text_is_refused(recipe, tmp_path, corpus):
+    corpus.write_text("short. " * 5 + "\n" + "short. " * 2)
+    with pytest.raises(TextError):
+        train(recipe("data.length=60"), tmp_path / "run")
+
+
+def test_the_soft_embedding_trains_under_the_same_loop(recipe, tmp_path, llama_folder):
+    train(recipe("coprocessor.kind=soft", "train.steps=20"), tmp_path / "run")
+    trained = load_coprocessor(tmp_path / "run", base=load_base(str(llama_folder)))
+    assert trained.coprocessor.num_parameters == 2 * 16
+    found_losses = losses(tmp_path / "run")
+    assert sum(found_losses[-5:]) < sum(found_losses[:5])

@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from deliberate.core.errors import RecipeError
+from deliberate.train.recipe import dump, load_recipe
+
+
+def test_changes_beat_the_file_and_the_file_beats_the_defaults(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("train: {steps: 7, batch: 3}\ncoprocessor: {start: paper, latents: 5}\n")
+    recipe = load_recipe(path, changes=["train.steps=9", "coprocessor.kind=soft"])
+    assert (recipe.train.steps, recipe.train.batch, recipe.train.seed) == (9, 3, 0)
+    assert (recipe.coprocessor.kind, recipe.coprocessor.latents) == ("soft", 5)
+    assert recipe.coprocessor.positions == "after"
+
+
+def test_a_dumped_recipe_loads_as_itself(tmp_path):
+    recipe = load_recipe(None, changes=["coprocessor.start=paper", "data.validation=x.txt"])
+    (tmp_path / "r.yaml").write_text(dump(recipe))
+    assert load_recipe(tmp_path / "r.yaml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "known"),
+    [
+        ("train.stepz=1", "steps, batch"),
+        ("coprocessor.latentz=1", "kind, latents"),
+        ("trian.steps=1", "base, coprocessor, data"),
+    ],
+)
+def test_an_unknown_key_lists_the_known_ones(change, known):
+    with pytest.raises(ValueError, match=f"unknown .*known are {known}"):
+        load_recipe(None, changes=[change])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "train.steps=0",
+        "train.steps=many",
+        "train.steps=1.5",
+        "train.learning_rate=0",
+        "coprocessor.latents=0",
+        "coprocessor.latents=-1",
+        "coprocessor.latents=65",
+        "coprocessor.latents=yes",
+        "coprocessor.start=hot",
+        "objective.anchors=0",
+        "data.length=8",
+        "base.dtype=int8",
+        "train.steps",
+        "steps=3",
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_by_name(change):
+    name = change.partition("=")[0].split(".")[-1]
+    with pytest.raises(ValueError, match=name):
+        load_recipe(None, changes=[change])
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "train: [", "\t{"])
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, content):
+    (tmp_path / "r.yaml").write_text(content)
+    with pytest.raises(RecipeError, match=r"r\.yaml"):
+        load_recipe(tmp_path / "r.yaml")
+
+
+def test_a_missing_recipe_is_refused():
+    with pytest.raises(RecipeError, match="no recipe at 'nowhere.yaml'"):
+        load_recipe(Path("nowhere.yaml"))
+
+
+def test_yaml_never_makes_objects(tmp_path):
+    (tmp_path / "r.yaml").write_text("train: !!python/object/apply:os.getcwd []\n")
+    with pytest.raises(RecipeError):
+        load_recipe(tmp_path / "r.yaml")
+    assert yaml.safe_load(dump(load_recipe()))["base"]["id"] == "nano"
