@@ -1,20 +1,44 @@
 # `make demo` and `make test` do everything on a bare machine with Python 3.11+.
 PYTHON ?= python3
 BIN = .venv/bin
+DEMO = build/demo
+NANO = packages/core/deliberate/core/nano
 
 .PHONY: install demo test check bench nano
 
-.venv/installed: constraints.txt requirements.txt $(wildcard packages/*/pyproject.toml cli/pyproject.toml)
+install: .venv/installed
+
+.venv/installed: constraints.txt requirements.txt packages/*/pyproject.toml cli/pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -c constraints.txt -r requirements.txt
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -q -r requirements.txt
 	touch $@
 
-install: .venv/installed  ## make .venv with the whole workspace in it
+# Train for a minute, then use what ships: read a text, think it over, go on from it, measure.
+demo: install
+	rm -rf $(DEMO) && mkdir -p $(DEMO)
+	$(BIN)/deliberate train recipes/demo.yaml --output-dir $(DEMO)/run
+	$(BIN)/deliberate prefill --file recipes/demo.txt -o $(DEMO)/cache.st
+	$(BIN)/deliberate augment $(DEMO)/cache.st -o $(DEMO)/augmented.st
+	$(BIN)/deliberate generate $(DEMO)/augmented.st --max-tokens 40
+	$(BIN)/deliberate eval nano --data stdlib --texts 96
 
-test: install  ## run the suite
+test: install
 	$(BIN)/pytest
 
-check: install  ## format, lint, types
+check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/ty check
+
+bench: install
+	for claim in startup cache_io decode one_pass; do $(BIN)/python benchmarks/$$claim.py || exit 1; done
+
+# The embedded base, its coprocessor and its soft embedding, from the source on this machine.
+nano: install
+	$(BIN)/pip install -q -c constraints.txt accelerate
+	$(BIN)/python recipes/nano_base.py --output $(NANO)/base --work build/nano-base
+	$(BIN)/deliberate train recipes/nano.yaml --output-dir build/nano
+	$(BIN)/deliberate train recipes/nano-soft.yaml --output-dir build/nano-soft
+	mkdir -p $(NANO)/coprocessor $(NANO)/soft
+	cp build/nano/config.json build/nano/model.safetensors $(NANO)/coprocessor
+	cp build/nano-soft/config.json build/nano-soft/model.safetensors $(NANO)/soft

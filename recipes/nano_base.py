@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from deliberate.core.texts import documents, pack
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     LlamaConfig,
@@ -24,6 +23,8 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer_utils import get_last_checkpoint
+
+from deliberate.core.texts import documents, pack
 
 SEED = 17
 VOCABULARY = 2048
@@ -41,8 +42,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the model")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
     parser.add_argument("--source", default="installed", help="corpus, as in a recipe's data.train")
-    parser.add_argument("--steps", type=int, default=1600, help="optimizer steps of 16 x 1,024 tokens")
-    parser.add_argument("--compile", action="store_true", help="torch.compile: needs a C++ compiler")
+    parser.add_argument(
+        "--steps", type=int, default=1600, help="optimizer steps of 16 x 1,024 tokens"
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile: needs a C++ compiler"
+    )
     options = parser.parse_args()
 
     texts = documents(options.source, split="train").shuffle(seed=SEED)
@@ -59,12 +64,10 @@ def main() -> None:
 def train_tokenizer(texts: Dataset) -> PreTrainedTokenizerFast:
     """A byte-level BPE over `texts`; every text begins with the end-of-text token."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
@@ -72,7 +75,9 @@ def train_tokenizer(texts: Dataset) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((row["text"] for row in texts.select(range(min(2500, len(texts))))), trainer)
+    tokenizer.train_from_iterator(
+        (row["text"] for row in texts.select(range(min(2500, len(texts))))), trainer
+    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{END} $A", special_tokens=[(END, tokenizer.token_to_id(END))]
     )
@@ -137,7 +142,9 @@ def train_model(
         eval_dataset=held_out,
         data_collator=collate,
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(options.work) if options.work.exists() else None)
+    trainer.train(
+        resume_from_checkpoint=get_last_checkpoint(options.work) if options.work.exists() else None
+    )
     print(trainer.evaluate())  # noqa: T201
     return model
 

@@ -6,9 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from deliberate.core.base import Base
-from deliberate.core.coprocessor import STARTS, Coprocessor, coprocessor_config
-from deliberate.core.kinds import build
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -20,6 +17,10 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen3Config,
 )
+
+from deliberate.core.base import Base
+from deliberate.core.coprocessor import STARTS, Coprocessor, coprocessor_config
+from deliberate.core.kinds import build
 
 VOCABULARY = 67
 WINDOW = 7
@@ -84,7 +85,9 @@ def tiny_base(family: str, *, name: str = "") -> Base:
     return Base(model=model, tokenizer=tiny_tokenizer(), id=name or family, fingerprint=family)
 
 
-def tiny_coprocessor(base: Base, start: str, *, latents: int = 3, kind: str = "full") -> Coprocessor:
+def tiny_coprocessor(
+    base: Base, start: str, *, latents: int = 3, kind: str = "full"
+) -> Coprocessor:
     """A random coprocessor, away from its start so that every weight matters."""
     torch.manual_seed(2)
     coprocessor = build(coprocessor_config(start=start, kind=kind, latents=latents), base)
@@ -158,5 +161,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setenv("HF_TOKEN", module.TOKEN)
     with module.hub_stand_in() as running:
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, running.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "ENDPOINT", running.url)
         yield running

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from deliberate.core.checkpoint import load_coprocessor
+
 from deliberate.core.base import load_base
+from deliberate.core.checkpoint import load_coprocessor
 from deliberate.train import load_recipe, train
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+
 from deliberate.core.augment import augment, extend, prefill, without_latents
 from deliberate.core.cache import Batch
 from deliberate.core.cache_file import CacheFile, save
 from deliberate.core.generate import Sampling, generate
-from torch import Tensor
 
 TOLERANCE = 1e-4
 LATENTS = 3

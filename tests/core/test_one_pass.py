@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch import Tensor
+
 from deliberate.core.ahead_loss import ahead_losses, plain_losses
 from deliberate.core.base import Base, final_norm
 from deliberate.core.coprocessor import Coprocessor
-from torch import Tensor
 
 AHEAD = 4
 LATENTS = 3
@@ -27,7 +28,9 @@ def one_pass(base: Base, coprocessor: Coprocessor, anchors: Tensor) -> Tensor:
     )
 
 
-def straight(trunk: torch.nn.Module, embeds: Tensor, positions: list[int], alone: int = 0) -> Tensor:
+def straight(
+    trunk: torch.nn.Module, embeds: Tensor, positions: list[int], alone: int = 0
+) -> Tensor:
     """One forward over one whole sequence, by the model's own attention and mask.
 
     A mask of ones keeps transformers from reading repeated positions as packed texts.
@@ -165,7 +168,9 @@ def test_a_warm_start_repeats_what_the_base_computes_at_the_anchor(base):
         reading = base.read(texts())
         hidden = reading.hidden[:, [4, 11]]
         latents = coprocessor(reading, torch.tensor([[4, 11]] * 2))[:, :, 0]
-        expected = torch.nn.functional.rms_norm(hidden, hidden.shape[-1:]) * coprocessor.scale.log.exp()
+        expected = (
+            torch.nn.functional.rms_norm(hidden, hidden.shape[-1:]) * coprocessor.scale.log.exp()
+        )
     torch.testing.assert_close(latents, expected, atol=1e-4, rtol=1e-4)
     assert final_norm(base.trunk) in dict(base.trunk.named_children())
 

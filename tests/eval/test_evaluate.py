@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from deliberate.core.ahead_loss import ahead_losses
 from deliberate.core.checkpoint import Trained
 from deliberate.core.errors import TextError
@@ -33,7 +34,13 @@ def corpus(tmp_path):
 def test_the_report_has_every_key_that_is_promised(llama, make, corpus):
     soft = trained(make(llama, "warm", kind="soft"))
     report = evaluate(
-        llama, trained(make(llama, "warm")), soft=soft, data=str(corpus), length=40, ahead=8, anchors=5
+        llama,
+        trained(make(llama, "warm")),
+        soft=soft,
+        data=str(corpus),
+        length=40,
+        ahead=8,
+        anchors=5,
     ).to_dict()
     names = {"latents", "shuffled", "shuffled_but_last", "soft"}
     tokens = {"1", "2", "4", "8"}

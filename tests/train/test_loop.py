@@ -7,12 +7,13 @@ import signal
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from deliberate.core.base import load_base
 from deliberate.core.checkpoint import load_coprocessor
 from deliberate.core.errors import CheckpointError, TextError
 from deliberate.train import Interrupted, load_recipe, train
 from deliberate.train.checkpoint import found
-from safetensors.torch import load_file
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from deliberate.core.errors import RecipeError
 from deliberate.train.recipe import dump, load_recipe
 
@@ -67,7 +68,7 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path, content):
 
 
 def test_a_missing_recipe_is_refused():
-    with pytest.raises(RecipeError, match="no recipe at 'nowhere.yaml'"):
+    with pytest.raises(RecipeError, match=r"no recipe at 'nowhere\.yaml'"):
         load_recipe(Path("nowhere.yaml"))
 
 

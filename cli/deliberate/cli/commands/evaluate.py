@@ -59,7 +59,7 @@ def evaluate(
 
     Compares the base alone, the coprocessor's latents, another text's latents, and a soft
     embedding if there is one. Each change comes with a 95 % interval from resampling texts.
-    """
+    """  # noqa: DOC501
     from deliberate.core.atomic import write_bytes
     from deliberate.core.checkpoint import EMBEDDED_FOLDERS, find_coprocessor, read_config
     from deliberate.eval import evaluate as measure
@@ -140,8 +140,9 @@ def _show(report: "Report", run: str) -> None:
     console.print(table)
     console.print(_verdict(report))
     console.print(
-        f"{setting['latents']} latents, kind {setting['kind']!r}: soft_input {setting['soft_input']}, "
-        f"latent_norm {setting['latent_norm']}, latent_scale {setting['latent_scale']:g}, "
+        f"{setting['latents']} latents, kind {setting['kind']!r}: "
+        f"soft_input {setting['soft_input']}, latent_norm {setting['latent_norm']}, "
+        f"latent_scale {setting['latent_scale']:g}, "
         f"positions {setting['positions']}. "
         f"Parameters: {', '.join(f'{name} {value:,}' for name, value in count.items())}.",
         highlight=False,

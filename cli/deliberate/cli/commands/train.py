@@ -1,6 +1,6 @@
 """`deliberate train`: learn a coprocessor."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -81,9 +81,9 @@ def _default_folder(recipe: "Recipe") -> Path:
 
 def _announcement(recipe: "Recipe", folder: Path) -> str:
     return (
-        f"training a {recipe.coprocessor.kind!r} coprocessor of {recipe.coprocessor.latents} latents "
-        f"for base {recipe.base.id!r} on {recipe.data.train!r}: {recipe.train.steps} steps, "
-        f"into {folder}"
+        f"training a {recipe.coprocessor.kind!r} coprocessor of "
+        f"{recipe.coprocessor.latents} latents for base {recipe.base.id!r} on "
+        f"{recipe.data.train!r}: {recipe.train.steps} steps, into {folder}"
     )
 
 
@@ -92,7 +92,7 @@ def _changes(percent: dict[str, float]) -> str:
 
 
 @contextmanager
-def _shown(recipe: "Recipe") -> Iterator[Callable[["Progress"], None]]:
+def _shown(recipe: "Recipe") -> Generator[Callable[["Progress"], None]]:
     """Show each step: a bar on a terminal, otherwise a line now and then."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn

@@ -72,7 +72,13 @@ def ahead_losses(
 def plain_losses(
     base: Base, reading: Reading, anchors: Int[Tensor, "batch anchors"], *, ahead: int
 ) -> Float[Tensor, "batch anchors ahead"]:
-    """The base's own loss, in nats, at the same tokens without latents."""
+    """The base's own loss, in nats, at the same tokens without latents.
+
+    Raises:
+        ValueError: the reading was loaded and not read just now.
+    """
+    if reading.hidden is None:
+        raise ValueError("the reading has no last hidden states: read the text with `Base.read`")
     losses = token_losses(base, reading.hidden[:, :-1], reading.token_ids[:, 1:])
     index = anchors[..., None] + torch.arange(ahead, device=anchors.device)
     return losses.gather(1, index.flatten(1)).view_as(index)
@@ -83,12 +89,17 @@ def token_losses(
 ) -> Float[Tensor, "*shape"]:
     """Loss of each target, in nats and fp32, from last hidden states through the base's head."""
     rows, wanted = hidden.flatten(0, -2), targets.flatten()
-    vocabulary = base.trunk.get_input_embeddings().weight.shape[0]
-    at_once = max(1, LOGITS_AT_ONCE // vocabulary)
+    at_once = max(1, LOGITS_AT_ONCE // base.vocab)
     if len(rows) <= at_once:
         return _losses(base, rows, wanted).view(targets.shape)
     parts = [
-        checkpoint(_losses, base, rows[start : start + at_once], wanted[start : start + at_once], use_reentrant=False)
+        checkpoint(
+            _losses,
+            base,
+            rows[start : start + at_once],
+            wanted[start : start + at_once],
+            use_reentrant=False,
+        )
         for start in range(0, len(rows), at_once)
     ]
     return torch.cat(parts).view(targets.shape)

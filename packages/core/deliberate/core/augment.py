@@ -17,13 +17,27 @@ from deliberate.core.errors import CacheError, TextError
 from deliberate.core.groups import latent_positions
 
 
-def tokenize(base: Base, text: str) -> Int[Tensor, " token"]:
+def tokenize(base: Base, text: str, *, further: bool = False) -> Int[Tensor, " token"]:
     """A text's tokens as the base reads them, with its start token where it has one.
 
+    Args:
+        base: Whose tokenizer is asked.
+        text: At least one character.
+        further: The text follows another, and so gets no start token.
+
     Raises:
-        TextError: the text is empty, or longer than the base's positions.
+        TextError: the text is empty, not Unicode, or longer than the base's positions.
     """
-    token_ids = base.tokenizer(text, return_tensors="pt", verbose=False)["input_ids"][0]
+    try:
+        text.encode()  # what was decoded carelessly holds halves of characters
+    except UnicodeEncodeError as error:
+        raise TextError(
+            f"the text is not Unicode at character {error.start}: convert it to UTF-8"
+        ) from error
+    encoded = base.tokenizer(
+        text, add_special_tokens=not further, return_tensors="pt", verbose=False
+    )
+    token_ids = encoded["input_ids"][0]
     if not text or not len(token_ids):
         raise TextError("the text is empty: give at least one character")
     if base.positions is not None and len(token_ids) > base.positions:
@@ -34,7 +48,7 @@ def tokenize(base: Base, text: str) -> Int[Tensor, " token"]:
     return token_ids.to(base.device).long()
 
 
-def prefill(base: Base, texts: Sequence[Int[Tensor, " token"]]) -> list[Cache]:
+def prefill(base: Base, texts: Sequence[Int[Tensor, " _token"]]) -> list[Cache]:
     """Read texts, and keep each one's keys and values.
 
     Args:
@@ -82,9 +96,7 @@ def augment(
     latents = coprocessor(stack(plain, base.trunk), anchors)[:, 0].to(base.model.dtype)
     batch = Batch(plain)
     hidden = batch.feed(base.trunk, latents, position_ids=position_ids[:, 0])
-    origin = dataclasses.replace(
-        base.origin, coprocessor=name, coprocessor_fingerprint=fingerprint
-    )
+    origin = dataclasses.replace(base.origin, coprocessor=name, coprocessor_fingerprint=fingerprint)
     return [
         dataclasses.replace(
             cache,

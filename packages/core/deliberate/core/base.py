@@ -8,7 +8,7 @@ Source: arXiv:2412.17747, section 2.1.
 import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -67,7 +67,7 @@ class Base:
     @property
     def trunk(self) -> PreTrainedModel:
         """The decoder without its head."""
-        return self.model.base_model
+        return cast(PreTrainedModel, self.model.base_model)
 
     @property
     def origin(self) -> Origin:
@@ -85,13 +85,27 @@ class Base:
         return self.model.device
 
     @property
+    def vocab(self) -> int:
+        """Tokens that it has an embedding for."""
+        return self._embedding.weight.shape[0]
+
+    @property
+    def hidden(self) -> int:
+        """Width of its input embeddings."""
+        return self._embedding.weight.shape[1]
+
+    @property
     def num_parameters(self) -> int:
         """Its weights, shared ones counted once."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
+    @property
+    def _embedding(self) -> nn.Embedding:
+        return cast(nn.Embedding, self.trunk.get_input_embeddings())
+
     def embed(self, token_ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape hidden"]:
         """Input embeddings of tokens, as the first layer takes them."""
-        return self.trunk.get_input_embeddings()(token_ids)
+        return self._embedding(token_ids)
 
     def read(self, token_ids: Int[Tensor, "batch token"]) -> Reading:
         """Read texts, without gradient."""
@@ -130,7 +144,7 @@ def load_base(
         config = AutoConfig.from_pretrained(folder)
         check_supported(config)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(folder))
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DeliberateError(f"cannot load {name!r} as a base model: {reason}") from error
@@ -155,7 +169,7 @@ def check_supported(config: PreTrainedConfig) -> None:
         raise UnsupportedModelError(f"{name!r} is an encoder-decoder: {supported}")
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UnsupportedModelError(f"{name!r} is not a causal language model: {supported}")
-    architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    architecture = cast(type[PreTrainedModel], MODEL_FOR_CAUSAL_LM_MAPPING[type(config)])
     if getattr(architecture, "_is_stateful", False):
         raise UnsupportedModelError(f"{name!r} keeps a recurrent state: {supported}")
     if getattr(config, "hidden_size_per_layer_input", 0):
@@ -170,7 +184,7 @@ def check_supported(config: PreTrainedConfig) -> None:
             )
     if not architecture._supports_attention_backend:
         raise UnsupportedModelError(
-            f"{name!r} does not let its attention function be chosen, which groups need: {supported}"
+            f"{name!r} does not let its attention be chosen, which groups need: {supported}"
         )
 
 
@@ -214,7 +228,9 @@ def residual_scale(base: Base, token_ids: Int[Tensor, "batch token"]) -> float:
 class _PassThrough(nn.Module):
     """Stands in for the decoder and hands its input to the head."""
 
-    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> BaseModelOutputWithPastAndCrossAttentions:  # noqa: ANN401
+    def forward(
+        self, *_: Any, inputs_embeds: Tensor, **__: Any
+    ) -> BaseModelOutputWithPastAndCrossAttentions:
         """Return `inputs_embeds` as the last hidden state."""
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)
 

@@ -143,10 +143,13 @@ def key_values(cache: DynamicCache) -> tuple[list[Tensor], list[Tensor]]:
     Raises:
         CacheError: a layer does not keep every position.
     """
+    keys, values = [], []
     for index, layer in enumerate(cache.layers):
-        if type(layer) is not DynamicLayer or not layer.is_initialized:
+        if type(layer) is not DynamicLayer or layer.keys is None or layer.values is None:
             raise CacheError(f"layer {index} is a {type(layer).__name__}, which we cannot read")
-    return [layer.keys for layer in cache.layers], [layer.values for layer in cache.layers]
+        keys.append(layer.keys)
+        values.append(layer.values)
+    return keys, values
 
 
 def caches(
@@ -158,7 +161,12 @@ def caches(
         reading: Texts just read, so with `hidden`.
         lengths: Tokens of each text without its padding.
         origin: What to note as their origin.
+
+    Raises:
+        ValueError: the reading was loaded and not read just now.
     """
+    if reading.hidden is None:
+        raise ValueError("the reading has no last hidden states: read the text with `Base.read`")
     return [
         Cache(
             keys=[layer[row, :, :length] for layer in reading.keys],
@@ -174,7 +182,9 @@ def caches(
 
 def stack(texts: Sequence[Cache], trunk: PreTrainedModel) -> Reading:
     """Join plain caches into one reading, padded on the right."""
-    token_ids = torch.nn.utils.rnn.pad_sequence([cache.token_ids for cache in texts], batch_first=True)
+    token_ids = torch.nn.utils.rnn.pad_sequence(
+        [cache.token_ids for cache in texts], batch_first=True
+    )
     width = token_ids.shape[1]
     return Reading(
         token_ids=token_ids,
@@ -258,7 +268,7 @@ class Batch:
 
 
 def _layers(columns: Sequence[Sequence[Tensor]], width: int, *, left: bool) -> list[Tensor]:
-    """Per text and layer (kv_heads, cached, head_dim) to per layer (batch, kv_heads, width, head_dim)."""
+    """Per text and layer (kv_heads, cached, head_dim), to per layer the same with a batch axis."""
 
     def padded(layer: Tensor) -> Tensor:
         missing = width - layer.shape[1]

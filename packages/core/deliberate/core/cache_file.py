@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -55,8 +54,7 @@ def save(cache: Cache, path: Path) -> None:
         raise CacheError("a cache file ends with its text or its latents: save before reading on")
     tensors = _tensors(cache)
     for name, tensor in tensors.items():
-        # A sum is finite only if every term is, and is twice as fast as asking each of them.
-        if tensor.is_floating_point() and not tensor.sum(dtype=torch.float64).isfinite():
+        if not _is_finite(tensor):
             raise CacheError(f"{name} holds NaN or infinity: it cannot be saved to {str(path)!r}")
     metadata = {
         "format": FORMAT,
@@ -91,18 +89,20 @@ def checksum(tensors: Iterable[tuple[str, Tensor]], metadata: dict[str, str]) ->
 
 
 class CacheFile:
-    """An open cache file, its header checked; layers are read when asked for.
-
-    Raises:
-        CacheError: the file is not a cache file, or is damaged, or of another version.
-        FileNotFoundError: there is no such file.
-    """
+    """An open cache file, its header checked; layers are read when asked for."""
 
     def __init__(self, path: Path) -> None:
-        """Open and check the header, without reading any layer."""
+        """Open and check the header, without reading any layer.
+
+        Raises:
+            CacheError: the file is not a cache file, or is damaged, or of another version.
+            FileNotFoundError: there is no such file.
+        """
         self.path = path
         if not path.is_file():
-            raise FileNotFoundError(f"no cache file at {str(path)!r}: make one with `deliberate prefill`")
+            raise FileNotFoundError(
+                f"no cache file at {str(path)!r}: make one with `deliberate prefill`"
+            )
         try:
             self._file = safe_open(path, framework="pt")
         except (SafetensorError, OSError) as error:
@@ -119,7 +119,7 @@ class CacheFile:
         self.num_layers = sum(name.endswith(".keys") for name in self._shapes)
         self._check_shapes()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "CacheFile":
         """The file itself."""
         return self
 
@@ -181,7 +181,7 @@ class CacheFile:
         stated = {key: value for key, value in self.metadata.items() if key != "checksum"}
         tensors = [(name, self.tensor(name)) for name in self._shapes]
         for name, tensor in tensors:
-            if tensor.is_floating_point() and not tensor.isfinite().all():
+            if not _is_finite(tensor):
                 raise CacheError(f"{str(self.path)!r}: {name} holds NaN or infinity; make it again")
         if checksum(tensors, stated) != self.metadata["checksum"]:
             raise CacheError(
@@ -208,12 +208,16 @@ class CacheFile:
     def _check_shapes(self) -> None:
         names = set(self._shapes)
         layers = range(self.num_layers)
-        expected = _TEXT_NAMES | {f"layers.{i}.{part}" for i in layers for part in ("keys", "values")}
+        expected = _TEXT_NAMES | {
+            f"layers.{i}.{part}" for i in layers for part in ("keys", "values")
+        }
         if names & _LATENT_NAMES:
             expected |= _LATENT_NAMES
         if names != expected or not layers:
             odd = ", ".join(sorted(names ^ expected)) or "layers"
-            raise CacheError(f"{str(self.path)!r} has missing or unknown tensors: {odd}; make it again")
+            raise CacheError(
+                f"{str(self.path)!r} has missing or unknown tensors: {odd}; make it again"
+            )
         tokens, latents = self._size("token_ids", 1), 0
         hidden = self._size("last_hidden", 1)
         if "latents" in names:
@@ -254,9 +258,16 @@ def check_base(origin: Origin, *, base: str, fingerprint: str, path: Path) -> No
     """
     if origin.base_fingerprint != fingerprint:
         raise CacheError(
-            f"{str(path)!r} was made by base {origin.base!r} ({origin.base_fingerprint}) and this is "
-            f"{base!r} ({fingerprint}): name the base that made it, or prefill again"
+            f"{str(path)!r} was made by base {origin.base!r} ({origin.base_fingerprint}) and "
+            f"this is {base!r} ({fingerprint}): name the base that made it, or prefill again"
         )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether no number is NaN or infinite."""
+    # A sum is finite only if every term is, and fifty times as fast as asking each of them;
+    # a sum that is not finite may have overflowed.
+    return bool(tensor.sum().isfinite() or tensor.isfinite().all())
 
 
 def _tensors(cache: Cache) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from deliberate.core.atomic import replacing, write_bytes
 from deliberate.core.base import EMBEDDED, NANO, Base
 from deliberate.core.coprocessor import Coprocessor, CoprocessorConfig
 from deliberate.core.errors import CheckpointError
-from deliberate.core.kinds import build
+from deliberate.core.kinds import KINDS, build
 
 FORMAT = "deliberate.coprocessor"
 VERSION = 1
@@ -152,6 +152,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     for name in ("coprocessor", "base", "recipe"):
         if not isinstance(config.get(name), dict):
             raise CheckpointError(f"{str(path)!r} lacks {name!r}: get the coprocessor again")
+    for name in ("id", "revision", "fingerprint"):
+        if not isinstance(config["base"].get(name), str):
+            raise CheckpointError(
+                f"{str(path)!r} does not say its base's {name}: get the coprocessor again"
+            )
     return config
 
 
@@ -160,7 +165,18 @@ def _settings(config: dict[str, Any], folder: Path) -> CoprocessorConfig:
     if set(config["coprocessor"]) != known:
         odd = ", ".join(sorted(known ^ set(config["coprocessor"])))
         raise CheckpointError(f"{str(folder)!r} has missing or unknown settings: {odd}")
-    return CoprocessorConfig(**config["coprocessor"])
+    kind = config["coprocessor"]["kind"]
+    if kind not in KINDS:
+        raise CheckpointError(
+            f"{str(folder)!r} is of kind {kind!r} and this program knows {', '.join(KINDS)}: "
+            "use the program that wrote it"
+        )
+    try:
+        return CoprocessorConfig(**config["coprocessor"])
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{str(folder / CONFIG)!r}: {error}; get the coprocessor again"
+        ) from error
 
 
 def _load_weights(coprocessor: Coprocessor, folder: Path) -> None:

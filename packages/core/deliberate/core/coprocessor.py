@@ -86,7 +86,7 @@ STARTS: dict[str, dict[str, Any]] = {
 """Starting points by name: `paper` is the literal setting, `warm` begins near the base."""
 
 
-def coprocessor_config(*, start: str = "warm", **settings: Any) -> CoprocessorConfig:  # noqa: ANN401
+def coprocessor_config(*, start: str = "warm", **settings: Any) -> CoprocessorConfig:
     """A configuration from a named start, with any of its fields given otherwise.
 
     Raises:

@@ -18,7 +18,7 @@ from deliberate.core.coprocessor import Coprocessor, CoprocessorConfig, LatentSc
 from deliberate.core.grouped_attention import grouped_forward
 from deliberate.core.groups import Groups
 
-_SOFT_TOKEN_STD = 0.02
+_SOFT_TOKEN_NOISE = 0.02  # of the embeddings' own size: families differ in it by fifty times
 _CALIBRATION_TOKENS = 256  # random tokens: enough for a median that a trained scalar corrects
 
 
@@ -38,14 +38,12 @@ class FullCoprocessor(Coprocessor):
         self.trunk = _copy_of(base.trunk)
         if config.latent_norm == "before":
             self.trunk.set_submodule(final_norm(self.trunk), nn.Identity())
-        embedding = base.trunk.get_input_embeddings().weight
-        noise = torch.randn(config.latents, embedding.shape[1], device=embedding.device)
-        center = 0.0
-        if config.soft_input == "free":
-            some = torch.arange(embedding.shape[0], device=embedding.device)
-            center = base.embed(some).float().mean(0)
-        self.soft_tokens = nn.Parameter((center + noise * _SOFT_TOKEN_STD).to(embedding.dtype))
-        self.scale = LatentScale(_scale_start(config, base)).to(embedding.device)
+        vocabulary = base.embed(torch.arange(base.vocab, device=base.device)).float()
+        noise = torch.randn(config.latents, base.hidden).to(base.device)
+        noise *= _SOFT_TOKEN_NOISE * vocabulary.square().mean().sqrt()
+        center = vocabulary.mean(0) if config.soft_input == "free" else 0.0
+        self.soft_tokens = nn.Parameter((center + noise).to(base.model.dtype))
+        self.scale = LatentScale(_scale_start(config, base)).to(base.device)
 
     def forward(
         self, reading: Reading, anchors: Int[Tensor, "batch anchors"]
@@ -82,8 +80,7 @@ def _copy_of(trunk: PreTrainedModel) -> PreTrainedModel:
 def _scale_start(config: CoprocessorConfig, base: Base) -> float | None:
     if config.latent_scale == 1:
         return None
-    vocabulary = base.trunk.get_input_embeddings().weight.shape[0]
     length = min(_CALIBRATION_TOKENS, base.positions or _CALIBRATION_TOKENS)
     generator = torch.Generator().manual_seed(0)
-    token_ids = torch.randint(vocabulary, (1, length), generator=generator).to(base.device)
+    token_ids = torch.randint(base.vocab, (1, length), generator=generator).to(base.device)
     return config.latent_scale * residual_scale(base, token_ids)

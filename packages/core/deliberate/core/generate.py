@@ -8,7 +8,7 @@ while decoding is ours.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -190,7 +190,9 @@ class _Row:
         return self.result
 
     def _text(self) -> str:
-        return self._tokenizer.decode(self.result.token_ids, skip_special_tokens=True)
+        return cast(
+            str, self._tokenizer.decode(self.result.token_ids, skip_special_tokens=True)
+        )
 
     def _tell(self, text: str, certain: int) -> None:
         if self._on_text is not None and certain > self._told:
@@ -246,4 +248,3 @@ class _Decoding:
             for row, row_chances in zip(self._rows, chances, strict=True)
         ]
         return torch.cat(drawn).to(logits.device)
-

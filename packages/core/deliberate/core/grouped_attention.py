@@ -23,7 +23,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from deliberate.core.errors import UnsupportedModelError
 from deliberate.core.groups import Groups
 
-CHUNK_SCORES = 1 << 20
+CHUNK_SCORES = 1 << 19
 """Most scores computed at once; a chunk never holds less than one group of one text."""
 
 WORKING_COPIES = 6
@@ -93,20 +93,21 @@ def _attend(
     groups: Groups,
     text_keys: Sequence[Tensor],
     text_values: Sequence[Tensor],
-    **others: Any,  # noqa: ANN401
+    **others: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function that transformers calls in each layer."""
+    """The attention function that transformers calls in each layer.
+
+    Raises:
+        UnsupportedModelError: the layer has attention sinks.
+    """
     if others.get("s_aux") is not None:
         raise UnsupportedModelError(
             f"{type(module).__name__} has attention sinks, which grouped attention does not have"
         )
     layer = module.layer_idx
     text_key, text_value = text_keys[layer], text_values[layer]
-    dtype = text_key.dtype
     output = _GroupedAttention.apply(
-        query.to(dtype),
-        key.to(dtype),
-        value.to(dtype),
+        *(_grouped(part.to(text_key.dtype), key.shape[1], groups) for part in (query, key, value)),
         text_key,
         text_value,
         groups,
@@ -114,62 +115,64 @@ def _attend(
         sliding_window,
         softcap,
     )
-    return output.transpose(1, 2), None
+    by_head = output.unflatten(3, (-1, groups.size))  # (batch, kv_heads, anchors, share, size, ...)
+    return by_head.permute(0, 2, 4, 1, 3, 5).flatten(3, 4).flatten(1, 2), None
+
+
+def _grouped(heads: Tensor, kv_heads: int, groups: Groups) -> Tensor:
+    """(batch, heads, anchors * size, head_dim) as (batch, kv_heads, anchors, rows, head_dim).
+
+    A group's rows are the tokens of each head that shares the key-value head.
+    """
+    by_head = heads.unflatten(1, (kv_heads, -1)).unflatten(3, (-1, groups.size))
+    return by_head.transpose(2, 3).flatten(3, 4)
 
 
 class _Chunk:
     """A run of groups of one text, and the stretch of text that any of them sees."""
 
-    def __init__(self, row: int, run: slice, groups: Groups, window: int | None) -> None:
-        self.row, self.run = row, run
+    def __init__(
+        self, row: int, run: slice, groups: Groups, window: int | None, own_mask: Tensor
+    ) -> None:
+        self.own_mask = own_mask
         bounds = groups.bounds[row][run]
         begin = 0 if window is None else max(0, min(bounds) - window + 2)
-        self.text = slice(begin, max(max(bounds) + 1, begin))
-        self.hidden_text = self._hidden_text(groups, window, bounds)
-
-    def _hidden_text(self, groups: Groups, window: int | None, bounds: list[int]) -> Tensor | None:
-        """Mask (groups, size or 1, text), or none where everything is seen."""
-        if window is None and min(bounds) == max(bounds):
-            return None
-        device = groups.last_seen.device
-        index = torch.arange(self.text.start, self.text.stop, device=device)
-        hidden = index > groups.last_seen[self.row, self.run, None, None]
-        if window is not None:
-            hidden = hidden | (groups.places[self.row, self.run, :, None] - index >= window)
-        return hidden
+        end = max(max(bounds) + 1, begin)
+        self.num_text = end - begin
+        self.at = row, slice(None), run
+        self.text_at = row, slice(None), slice(begin, end)
+        self.text_mask = None
+        if window is not None or min(bounds) < max(bounds):
+            index = torch.arange(begin, end, device=groups.last_seen.device)
+            hidden = index > groups.last_seen[row, run, None, None]
+            if window is not None:
+                hidden = hidden | (groups.places[row, run, :, None] - index >= window)
+            self.text_mask = _additive(hidden)  # (groups, size or 1, text)
 
 
-def _chunks(groups: Groups, heads: int, text: int, window: int | None) -> Iterator[_Chunk]:
-    rows, anchors = groups.last_seen.shape
-    run = max(1, CHUNK_SCORES // (heads * groups.size * (text + groups.size)))
-    for row in range(rows):
+def _chunks(
+    groups: Groups, query: Tensor, text_key: Tensor, window: int | None
+) -> Iterator[_Chunk]:
+    batch, kv_heads, anchors, rows, _ = query.shape
+    run = max(1, CHUNK_SCORES // (kv_heads * rows * (text_key.shape[2] + groups.size)))
+    own_mask = _own_mask(groups, window, query.device)
+    for row in range(batch):
         for start in range(0, anchors, run):
-            yield _Chunk(row, slice(start, start + run), groups, window)
+            yield _Chunk(row, slice(start, start + run), groups, window, own_mask)
 
 
-def _hidden_own(groups: Groups, window: int | None, device: torch.device) -> Tensor:
-    """Mask (size, size) of the tokens of its own group that a token does not see."""
+def _additive(hidden: Tensor) -> Tensor:
+    """0 where a token is seen and -inf where it is hidden: adding is faster than filling."""
+    return torch.zeros_like(hidden, dtype=torch.float32).masked_fill_(hidden, -torch.inf)
+
+
+def _own_mask(groups: Groups, window: int | None, device: torch.device) -> Tensor:
+    """Additive mask (size, size) of what a token sees of its own group."""
     ones = torch.ones(groups.size, groups.size, dtype=torch.bool, device=device)
     if not groups.causal:
-        return ~torch.eye(groups.size, dtype=torch.bool, device=device)
+        return _additive(~torch.eye(groups.size, dtype=torch.bool, device=device))
     hidden = ones.triu(1)
-    return hidden if window is None else hidden | ones.tril(-window)
-
-
-def _by_text(grouped: Tensor) -> Tensor:
-    """(kv_heads, share, groups, size, d) as one block of rows a key-value head."""
-    return grouped.flatten(1, 3)
-
-
-def _by_group(grouped: Tensor) -> Tensor:
-    """(kv_heads, share, groups, size, d) as one block of rows a key-value head and group."""
-    return grouped.transpose(1, 2).flatten(2, 3).flatten(0, 1)
-
-
-def _from_group(blocks: Tensor, shape: torch.Size) -> Tensor:
-    """Undo `_by_group`; `shape` is (kv_heads, share, groups, size)."""
-    heads, share, groups, size = shape
-    return blocks.view(heads, groups, share, size, -1).transpose(1, 2)
+    return _additive(hidden if window is None else hidden | ones.tril(-window))
 
 
 class _GroupedAttention(torch.autograd.Function):
@@ -177,62 +180,37 @@ class _GroupedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, query, key, value, text_key, text_value, groups, scaling, window, softcap):  # noqa: ANN001, ANN205
-        batch, heads, _, width = query.shape
-        kv_heads = key.shape[1]
-        ctx.settings = groups, scaling, window, softcap
-        grouped = (batch, kv_heads, heads // kv_heads, -1, groups.size, width)
-        own = (batch, kv_heads, -1, groups.size, width)
-        query, key, value = query.reshape(grouped), key.reshape(own), value.reshape(own)
+        ctx.settings = groups, window, scaling, softcap
         output = torch.empty_like(query)
-        for chunk in _chunks(groups, heads, text_key.shape[2], window):
-            probabilities, _ = _probabilities(chunk, query, key, text_key, *ctx.settings)
-            text, inner = _split(probabilities.to(value.dtype), chunk)
-            values = text_value[chunk.row, :, chunk.text]
-            part = torch.bmm(_by_text(text), values).view(*text.shape[:-1], width)
-            blocks = torch.bmm(_by_group(inner), value[chunk.row, :, chunk.run].flatten(0, 1))
-            output[chunk.row, :, :, chunk.run] = part + _from_group(blocks, text.shape[:-1])
+        for chunk in _chunks(groups, query, text_key, window):
+            probabilities, _ = _probabilities(chunk, query, key, text_key, scaling, softcap)
+            weights = probabilities.to(value.dtype)
+            output[chunk.at] = _sums(weights, text_value[chunk.text_at], value[chunk.at])
         ctx.save_for_backward(query, key, value, text_key, text_value, output)
-        return output.view(batch, heads, -1, width)
+        return output
 
     @staticmethod
     def backward(ctx, grad_output):  # noqa: ANN001, ANN205
         query, key, value, text_key, text_value, output = ctx.saved_tensors
-        groups, scaling, window, softcap = ctx.settings
-        grad_output = grad_output.reshape(output.shape)
-        grads = [torch.empty_like(tensor) for tensor in (query, key, value)]
-        heads = query.shape[1] * query.shape[2]
-        for chunk in _chunks(groups, heads, text_key.shape[2], window):
-            at_query, at_own = (chunk.row, slice(None), slice(None), chunk.run), (
-                chunk.row,
-                slice(None),
-                chunk.run,
-            )
-            probabilities, slope = _probabilities(chunk, query, key, text_key, *ctx.settings)
-            upstream = grad_output[at_query]
-            shape = upstream.shape[:-1]
-            upstream_groups = _by_group(upstream)
-            own_value, own_key = value[at_own].flatten(0, 1), key[at_own].flatten(0, 1)
-            _, inner = _split(probabilities.to(value.dtype), chunk)
-            grads[2][at_own] = torch.bmm(_by_group(inner).mT, upstream_groups).view_as(value[at_own])
+        groups, window, scaling, softcap = ctx.settings
+        grad_query, grad_key, grad_value = (torch.empty_like(part) for part in (query, key, value))
+        for chunk in _chunks(groups, query, text_key, window):
+            at, text = chunk.at, chunk.num_text
+            probabilities, slope = _probabilities(chunk, query, key, text_key, scaling, softcap)
+            asked, upstream = query[at], grad_output[at]
+            own = probabilities[..., text:].to(value.dtype)
+            grad_value[at] = torch.matmul(own.mT, upstream)
 
-            grad_scores = torch.empty_like(probabilities)
-            grad_text, grad_inner = _split(grad_scores, chunk)
-            values = text_value[chunk.row, :, chunk.text]
-            grad_text.copy_(torch.bmm(_by_text(upstream), values.mT).view(grad_text.shape))
-            grad_inner.copy_(_from_group(torch.bmm(upstream_groups, own_value.mT), shape))
-            row_mean = (upstream.float() * output[at_query].float()).sum(-1, keepdim=True)
-            grad_scores.sub_(row_mean).mul_(probabilities).mul_(scaling)
+            grad_scores = _products(upstream, text_value[chunk.text_at], value[at])
+            row_mean = (upstream.float() * output[at].float()).sum(-1, keepdim=True)
+            grad_scores.sub_(row_mean).mul_(probabilities)
             if slope is not None:
                 grad_scores.mul_(slope)
-
-            text, inner = _split(grad_scores.to(query.dtype), chunk)
-            keys = text_key[chunk.row, :, chunk.text]
-            part = torch.bmm(_by_text(text), keys).view_as(upstream)
-            inner = _by_group(inner)
-            grads[0][at_query] = part + _from_group(torch.bmm(inner, own_key), shape)
-            grads[1][at_own] = torch.bmm(inner.mT, _by_group(query[at_query])).view_as(key[at_own])
-        flat = grad_output.shape[0], -1, groups.size * groups.last_seen.shape[1], query.shape[-1]
-        return (*(grad.view(flat) for grad in grads), None, None, None, None, None, None)
+            weights = grad_scores.to(query.dtype)
+            grad_query[at] = _sums(weights, text_key[chunk.text_at], key[at])
+            grad_key[at] = torch.matmul(weights[..., text:].mT, asked)
+        grads = grad_query.mul_(scaling), grad_key.mul_(scaling), grad_value
+        return (*grads, None, None, None, None, None, None)
 
 
 def _probabilities(
@@ -240,35 +218,45 @@ def _probabilities(
     query: Tensor,
     key: Tensor,
     text_key: Tensor,
-    groups: Groups,
     scaling: float,
-    window: int | None,
     softcap: float | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """One chunk's attention in fp32, (kv_heads, share, groups, size, text + size).
+    """One chunk's attention in fp32, (kv_heads, groups, rows, text + size).
 
     Returns:
         The probabilities, and the slope of the softcap where there is one.
     """
-    asked = query[chunk.row, :, :, chunk.run]
-    keys = text_key[chunk.row, :, chunk.text]
-    scores = asked.new_empty(*asked.shape[:-1], keys.shape[1] + groups.size, dtype=torch.float32)
-    text, inner = _split(scores, chunk)
-    text.copy_(torch.bmm(_by_text(asked), keys.mT).view(text.shape))
-    own_key = key[chunk.row, :, chunk.run].flatten(0, 1)
-    inner.copy_(_from_group(torch.bmm(_by_group(asked), own_key.mT), asked.shape[:-1]))
-    scores.mul_(scaling)
+    scores = _products(query[chunk.at], text_key[chunk.text_at], key[chunk.at]).mul_(scaling)
     slope = None
     if softcap is not None:
         scores.div_(softcap).tanh_()
         slope = 1 - scores.square()
         scores.mul_(softcap)
-    if chunk.hidden_text is not None:
-        text.masked_fill_(chunk.hidden_text, -torch.inf)
-    inner.masked_fill_(_hidden_own(groups, window, scores.device), -torch.inf)
+    by_head = scores.unflatten(2, (-1, chunk.own_mask.shape[0])).transpose(1, 2)
+    if chunk.text_mask is not None:
+        by_head[..., : chunk.num_text].add_(chunk.text_mask)
+    by_head[..., chunk.num_text :].add_(chunk.own_mask)
     return torch.softmax(scores, dim=-1), slope
 
 
-def _split(scores: Tensor, chunk: _Chunk) -> tuple[Tensor, Tensor]:
-    text = chunk.text.stop - chunk.text.start
-    return scores[..., :text], scores[..., text:]
+def _products(rows: Tensor, text: Tensor, own: Tensor) -> Tensor:
+    """Products in fp32 of rows with the text's vectors and then with their own group's.
+
+    Args:
+        rows: (kv_heads, groups, rows, head_dim).
+        text: (kv_heads, text, head_dim).
+        own: (kv_heads, groups, size, head_dim).
+    """
+    count = text.shape[1]
+    shape = *rows.shape[:-1], count + own.shape[2]
+    joined = torch.empty(shape, dtype=torch.float32, device=rows.device)
+    joined[..., :count] = torch.bmm(rows.flatten(1, 2), text.mT).view(*shape[:-1], count)
+    joined[..., count:] = torch.matmul(rows, own.mT)
+    return joined
+
+
+def _sums(weights: Tensor, text: Tensor, own: Tensor) -> Tensor:
+    """Sums of the text's vectors and of their own group's, so weighted: undoes `_products`."""
+    count = text.shape[1]
+    of_text = torch.bmm(weights[..., :count].flatten(1, 2), text)
+    return torch.matmul(weights[..., count:], own).add_(of_text.view(*weights.shape[:-1], -1))

@@ -3,7 +3,13 @@
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from deliberate.core.errors import DeliberateError
 
@@ -25,7 +31,7 @@ def resolve(name: str, *, revision: str | None, what: str) -> tuple[Path, str]:
         DeliberateError: neither a folder nor to be had from the Hub.
     """
     folder = Path(name)
-    if folder.is_dir():
+    if name and folder.is_dir():
         return folder, ""
     try:
         snapshot = Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
@@ -33,24 +39,30 @@ def resolve(name: str, *, revision: str | None, what: str) -> tuple[Path, str]:
         raise DeliberateError(
             f"no {what} at {name!r}: it is neither a folder nor a Hub id like 'user/repo'"
         ) from error
-    except LocalEntryNotFoundError as error:
-        raise DeliberateError(
-            f"no {what} {name!r} here, and the Hub cannot be reached: "
-            "give a folder, or try again with a network"
-        ) from error
-    except HfHubHTTPError as error:
-        raise DeliberateError(
-            f"no {what} {name!r} on the Hub: {_reason(error)}; check the id, or give a folder"
-        ) from error
-    except OSError as error:
-        raise DeliberateError(f"cannot fetch {what} {name!r}: {error}") from error
+    except RevisionNotFoundError as error:
+        raise DeliberateError(f"{what} {name!r} has no revision {revision!r} on the Hub") from error
+    except (HTTPError, OSError) as error:
+        raise DeliberateError(_sentence(name, what, error)) from error
     return snapshot, snapshot.name
 
 
+def _sentence(name: str, what: str, error: Exception) -> str:
+    # Where nothing is cached, the client says so, and why it had to look there comes as the cause.
+    root = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
+    if isinstance(root, HfHubHTTPError):
+        return f"no {what} {name!r} from the Hub: {_reason(root)}; check the id, or give a folder"
+    if isinstance(error, LocalEntryNotFoundError):
+        return (
+            f"no {what} {name!r} here, and the Hub cannot be reached: "
+            "give a folder, or try again with a network"
+        )
+    return f"cannot fetch {what} {name!r}: {' '.join(str(error).split())}"
+
+
 def _reason(error: HfHubHTTPError) -> str:
-    status = error.response.status_code if error.response is not None else None
+    status = error.response.status_code
     return {
-        401: "it is private or does not exist (set HF_TOKEN to read a private one)",
+        401: "it is private or does not exist, or the token is wrong (HF_TOKEN)",
         403: "the token may not read it",
         404: "there is none",
     }.get(status, f"it answered {status}")

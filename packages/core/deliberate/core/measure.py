@@ -139,7 +139,13 @@ def measure(
     counts = []
     for rows in _batches(order, batch):
         token_ids, where, valid = _layout(
-            base, [chosen[row] for row in rows], rows, anchors=anchors, ahead=ahead, most=most, seed=seed
+            base,
+            [chosen[row] for row in rows],
+            rows,
+            anchors=anchors,
+            ahead=ahead,
+            most=most,
+            seed=seed,
         )
         reading = base.read(token_ids)
         losses = {"base": plain_losses(base, reading, where, ahead=ahead)}

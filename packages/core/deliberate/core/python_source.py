@@ -8,7 +8,7 @@ by content.
 
 import hashlib
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 HELD_OUT_SHARE = 7
@@ -93,7 +93,7 @@ def _read(files: dict[str, Path]) -> Iterator[tuple[str, str]]:
             yield name, text
 
 
-def _telling_lines(texts: Iterator[str] | object) -> set[str]:
+def _telling_lines(texts: Iterable[str]) -> set[str]:
     return {line for text in texts for line in _lines(text)}
 
 

@@ -22,8 +22,7 @@ class SoftEmbedding(Coprocessor):
     def __init__(self, config: CoprocessorConfig, base: Base) -> None:
         """Begin at the embeddings of random tokens, as prompt tuning does."""
         super().__init__(config)
-        vocabulary = base.trunk.get_input_embeddings().weight.shape[0]
-        token_ids = torch.randint(vocabulary, (config.latents,)).to(base.device)
+        token_ids = torch.randint(base.vocab, (config.latents,)).to(base.device)
         self.embedding = nn.Parameter(base.embed(token_ids).clone())
 
     def forward(

@@ -7,7 +7,9 @@ installed packages), a text file, a JSONL file or a folder of text files.
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
@@ -66,10 +68,14 @@ def hold_out(texts: Dataset, source: str, *, field: str = "text") -> tuple[Datas
         kept = min(len(texts) - 1, math.ceil(len(texts) * (1 - HELD_OUT)))
         return texts.select(range(kept)), texts.select(range(kept, len(texts)))
     name, text = texts[0]["name"], texts[0]["text"]
-    cut = text.rfind("\n", 0, int(len(text) * (1 - HELD_OUT))) + 1 or int(len(text) * (1 - HELD_OUT))
+    cut = text.rfind("\n", 0, int(len(text) * (1 - HELD_OUT))) + 1 or int(
+        len(text) * (1 - HELD_OUT)
+    )
     if not text[:cut].strip() or not text[cut:].strip():
         raise TextError(f"{source!r} is too short to hold a part of it out: give more text")
-    parts = [Dataset.from_dict({"name": [name], "text": [part]}) for part in (text[:cut], text[cut:])]
+    parts = [
+        Dataset.from_dict({"name": [name], "text": [part]}) for part in (text[:cut], text[cut:])
+    ]
     return parts[0], parts[1]
 
 
@@ -83,8 +89,12 @@ def pack(texts: Dataset, tokenizer: PreTrainedTokenizerBase, *, length: int) -> 
         A dataset with one column, `token_ids`.
     """
 
-    def cut(rows: dict[str, list[str]]) -> dict[str, list[list[int]]]:
-        stream = [token for ids in tokenizer(rows["text"], verbose=False)["input_ids"] for token in [*ids, *after]]
+    def cut(rows: Mapping[str, list[str]]) -> dict[str, list[list[int]]]:
+        stream = [
+            token
+            for ids in tokenizer(rows["text"], verbose=False)["input_ids"]
+            for token in [*ids, *after]
+        ]
         starts = range(0, len(stream) - length + 1, length)
         return {"token_ids": [stream[start : start + length] for start in starts]}
 
@@ -110,7 +120,9 @@ def _plain(path: Path) -> Dataset:
     if path.is_file():
         files = [path]
     else:
-        files = [file for file in sorted(path.rglob("*")) if file.is_file() and not _hidden(file, path)]
+        files = [
+            file for file in sorted(path.rglob("*")) if file.is_file() and not _hidden(file, path)
+        ]
     if not files:
         raise TextError(f"{str(path)!r} is a folder without files")
     texts = [_load("text", file, sample_by="document")["text"] for file in files]
@@ -122,9 +134,9 @@ def _hidden(file: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
-def _load(kind: str, path: Path, **options: str) -> Dataset:
+def _load(kind: str, path: Path, **options: Any) -> Dataset:
     try:
-        return load_dataset(kind, data_files=str(path), split="train", **options)
+        return cast(Dataset, load_dataset(kind, data_files=str(path), split="train", **options))
     except DatasetGenerationError as error:
         cause = error.__cause__ or error
         raise TextError(f"cannot read {str(path)!r} as {kind}: {cause}") from error

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+
 from deliberate.core.measure import Losses
 
 RESAMPLES = 4000

@@ -162,6 +162,8 @@ def _held_out(trained: Trained, data: str | None, field: str) -> tuple[str, Any]
     recipe = trained.recipe.get("data", {})
     source, field = recipe.get("train", "stdlib"), recipe.get("field", "text")
     if recipe.get("validation"):
-        return recipe["validation"], documents(recipe["validation"], split="validation", field=field)
+        return recipe["validation"], documents(
+            recipe["validation"], split="validation", field=field
+        )
     texts = documents(source, split="train", field=field)
     return f"{source} (held out)", hold_out(texts, source, field=field)[1]

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from deliberate.core.coprocessor import Coprocessor
-from deliberate.core.errors import CheckpointError
-from deliberate.train.optimizer import optimizer_tensors, restore_optimizer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.optim import AdamW
+
+from deliberate.core.coprocessor import Coprocessor
+from deliberate.core.errors import CheckpointError
+from deliberate.train.optimizer import optimizer_tensors, restore_optimizer
 
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 
@@ -37,7 +38,11 @@ class State:
 def save_checkpoint(
     folder: Path, coprocessor: Coprocessor, optimizer: AdamW, state: State, *, keep: int
 ) -> Path:
-    """Write a checkpoint and remove all but the newest `keep`."""
+    """Write a checkpoint and remove all but the newest `keep`.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; nothing half-written remains.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{state.step:06d}"
     partial = folder / f".{final.name}.part"

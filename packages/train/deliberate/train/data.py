@@ -1,7 +1,7 @@
 """The rows a run learns from and the passages it is validated on.
 
-    data.train --> documents --> packed rows --seeded order--> batches
-    data.validation, held-out modules, or the last documents --> passages
+data.train --> documents --> packed rows --seeded order--> batches
+data.validation, held-out modules, or the last documents --> passages
 """
 
 from collections.abc import Iterator
@@ -9,13 +9,14 @@ from functools import lru_cache
 
 import torch
 from datasets import Dataset
+from torch import Tensor
+
 from deliberate.core.base import Base
 from deliberate.core.errors import TextError
 from deliberate.core.groups import last_anchor, sample_anchors
 from deliberate.core.measure import Passage, passages
 from deliberate.core.texts import documents, hold_out, pack
 from deliberate.train.recipe import Recipe
-from torch import Tensor
 
 Batch = tuple[Tensor, Tensor]
 """Token ids (batch, token) and anchors (batch, anchors)."""

@@ -10,7 +10,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+
 from deliberate.core.ahead_loss import ahead_losses
 from deliberate.core.atomic import write_bytes
 from deliberate.core.base import Base, load_base
@@ -99,7 +100,11 @@ def train(
 
 
 def _claim(recipe: Recipe, folder: Path, *, resume: bool) -> None:
-    """Make the run's folder, or see that it is this recipe's."""
+    """Make the run's folder, or see that it is this recipe's.
+
+    Raises:
+        CheckpointError: it holds a run and `resume` is off, or a run of another recipe.
+    """
     path = folder / RECIPE
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +112,8 @@ def _claim(recipe: Recipe, folder: Path, *, resume: bool) -> None:
         return
     if not resume:
         raise CheckpointError(
-            f"{str(folder)!r} holds a run already: go on with --resume, or name another --output-dir"
+            f"{str(folder)!r} holds a run already: go on with --resume, or name another "
+            "--output-dir"
         )
     before = load_recipe(path)
     if before != recipe:
@@ -124,7 +130,7 @@ def _claim(recipe: Recipe, folder: Path, *, resume: bool) -> None:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
+def _stop_signals() -> Generator[threading.Event]:
     """An event that SIGINT and SIGTERM set, so that the step under way is finished."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -171,7 +177,11 @@ class _Run:
             self.reached = next((change for change in reversed(validated) if change), {})
 
     def go(self, stop: threading.Event, on_progress: Callable[[Progress], None]) -> None:
-        """Run to the end, and write the coprocessor."""
+        """Run to the end, and write the coprocessor.
+
+        Raises:
+            Interrupted: `stop` was set; a checkpoint was written.
+        """
         settings = self.recipe.train
         began = time.perf_counter() - self.state.seconds
         while self.state.step < settings.steps:
@@ -228,7 +238,7 @@ class _Run:
         self.optimizer.zero_grad()
         return total, tokens
 
-    def _precision(self) -> Any:  # noqa: ANN401
+    def _precision(self) -> Any:
         if self.recipe.base.dtype == "float32":
             return nullcontext()
         return torch.autocast(self.base.device.type, torch.bfloat16)

@@ -2,11 +2,11 @@
 
 import math
 
-import torch
-from deliberate.core.coprocessor import Coprocessor
-from deliberate.train.recipe import Recipe
 from torch import Tensor
 from torch.optim import AdamW
+
+from deliberate.core.coprocessor import Coprocessor
+from deliberate.train.recipe import Recipe
 
 
 def make_optimizer(coprocessor: Coprocessor, recipe: Recipe) -> AdamW:

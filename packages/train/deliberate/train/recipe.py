@@ -9,9 +9,10 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
+
 from deliberate.core.coprocessor import CoprocessorConfig, coprocessor_config
 from deliberate.core.errors import RecipeError
 
@@ -144,10 +145,6 @@ class Recipe:
             value = getattr(getattr(self, section), name)
             if value < 1:
                 raise ValueError(f"{section}.{name} must be at least 1, got {value}")
-        for section, name in (("base", "dtype"), ("train", "save_dtype")):
-            value = getattr(getattr(self, section), name)
-            if value not in _DTYPES:
-                raise ValueError(f"{section}.{name} must be {' or '.join(_DTYPES)}, got {value!r}")
         if self.data.length <= self.objective.ahead:
             raise ValueError(
                 f"data.length must be above objective.ahead, got {self.data.length} and "
@@ -161,7 +158,6 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
-_DTYPES = ("float32", "bfloat16")
 _AT_LEAST_ONE = [
     ("data", "length"),
     ("objective", "ahead"),
@@ -225,8 +221,7 @@ def resolve(content: dict[str, Any]) -> Recipe:
     sections = {
         name: _section(name, kind, content.get(name, {})) for name, kind in _SECTIONS.items()
     }
-    settings = content.get("coprocessor", {})
-    _check_types("coprocessor", CoprocessorConfig, settings)
+    settings = _checked("coprocessor", CoprocessorConfig, content.get("coprocessor", {}))
     return Recipe(coprocessor=coprocessor_config(**settings), **sections)
 
 
@@ -239,7 +234,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RecipeError(f"no recipe at {str(path)!r}: give a YAML file, or none for nano") from error
+        raise RecipeError(
+            f"no recipe at {str(path)!r}: give a YAML file, or none for nano"
+        ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"cannot read recipe {str(path)!r}: {reason}") from error
@@ -248,31 +245,33 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _section(name: str, kind: type, values: dict[str, Any]) -> Any:  # noqa: ANN401
+def _section(name: str, kind: Any, values: dict[str, Any]) -> Any:
     known = [f.name for f in dataclasses.fields(kind)]
     unknown = [key for key in values if key not in known]
     if unknown:
         raise ValueError(f"unknown key {name}.{unknown[0]}: known are {', '.join(known)}")
-    _check_types(name, kind, values)
-    return kind(**values)
+    return kind(**_checked(name, kind, values))
 
 
-def _check_types(section: str, kind: type, values: dict[str, Any]) -> None:
-    """Refuse a value of another type than its default; an integer serves as a float."""
-    for spec in dataclasses.fields(kind):
-        if spec.name not in values:
+def _checked(section: str, kind: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """The values, each of its field's type; an integer serves where a float is wanted.
+
+    Raises:
+        ValueError: a value is of another type, or not among its field's choices.
+    """
+    checked = dict(values)
+    hints = get_type_hints(kind)
+    for name in values.keys() & hints.keys():
+        value, hint = values[name], hints[name]
+        if get_origin(hint) is Literal:
+            if value not in get_args(hint):
+                allowed = " or ".join(get_args(hint))
+                raise ValueError(f"{section}.{name} must be {allowed}, got {value!r}")
             continue
-        value, allowed = values[spec.name], _types(spec.type)
-        if isinstance(value, bool) or not isinstance(value, allowed):
+        allowed = get_args(hint) or (hint,)
+        if float in allowed and type(value) is int:
+            checked[name] = value = float(value)
+        if type(value) not in allowed:
             wanted = " or ".join(t.__name__ for t in allowed if t is not type(None))
-            raise ValueError(f"{section}.{spec.name} must be {wanted}, got {value!r}")
-
-
-def _types(annotation: Any) -> tuple[type, ...]:  # noqa: ANN401
-    text = str(annotation)
-    found = [kind for kind in (int, float, str) if kind.__name__ in text or annotation is kind]
-    if "Literal" in text or not found:
-        found = [str]
-    if float in found:
-        found.append(int)
-    return (*found, type(None)) if "None" in text else tuple(found)
+            raise ValueError(f"{section}.{name} must be {wanted}, got {value!r}")
+    return checked

@@ -1,0 +1,1 @@
+"""The command line: `deliberate COMMAND`, one file a command."""

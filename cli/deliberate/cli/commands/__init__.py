@@ -1,0 +1,1 @@
+"""The commands; each file holds one, and `main.py` registers it."""

@@ -1,0 +1,55 @@
+"""What a command says: data on stdout, notes and progress on stderr."""
+
+import json
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+PATIENCE = 2.0
+"""Seconds of waiting after which progress is shown."""
+
+
+def note(text: str) -> None:
+    """Tell the user something that is not the command's result."""
+    typer.echo(text, err=True)
+
+
+def emit(result: dict[str, Any]) -> None:
+    """Write a result as one JSON object."""
+    typer.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
+
+
+@contextmanager
+def progress(what: str, total: int) -> Generator[Callable[[int], None]]:
+    """Show a progress bar while the block runs, on a terminal and once it has taken a while.
+
+    Args:
+        what: What is being done.
+        total: How many there are to do.
+
+    Yields:
+        To be called with how many more were done.
+    """
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn())
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, *times, console=console, transient=True, redirect_stdout=False)
+    task = bar.add_task(what, total=total)
+    # A timer, so that one long step shows its bar as well as many short ones do.
+    timer = threading.Timer(PATIENCE, bar.start)
+    if console.is_terminal:
+        timer.start()
+    try:
+        yield lambda count: bar.advance(task, count)
+    finally:
+        if console.is_terminal:
+            timer.cancel()
+            timer.join()
+        if bar.live.is_started:
+            bar.stop()

@@ -1,0 +1,290 @@
+"""The model card of a coprocessor: what it is, what was measured, how to use it.
+
+    config.json + weights + eval.json --> README.md
+
+Every number comes from the run's own files; where a file says nothing, the card says nothing.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from deliberate.core.base import EMBEDDED
+from deliberate.core.errors import DeliberateError
+from deliberate.core.kinds import KINDS
+
+PAPER = "2412.17747"
+
+CONDITIONS = {
+    "latents": "latents",
+    "shuffled": "another text's latents",
+    "shuffled_but_last": "another text's, all but the last",
+    "soft": "soft embedding",
+}
+"""What the base read after an anchor, as `eval.json` and as the card name it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What a card is about."""
+
+    repo: str
+    """Hub id under which it is published."""
+
+    config: dict[str, Any]
+    """The coprocessor's `config.json`."""
+
+    fingerprint: str
+    """The coprocessor's fingerprint."""
+
+    parameters: int
+    """Trained weights."""
+
+    dtype: str
+    """In which the weights are written."""
+
+    evaluation: dict[str, Any] | None
+    """What `deliberate eval` measured, as in `eval.json`; none if it was not run."""
+
+
+def write_card(subject: Subject) -> str:
+    """The whole text of the card, metadata first; `DeliberateError` if the evaluation is odd."""
+    parts = [
+        f"---\n{_metadata(subject).to_yaml()}\n---",
+        f"# {subject.repo.partition('/')[2]}",
+        _summary(subject),
+        "## How to use it",
+        _usage(subject),
+        "## What was measured",
+        _measured(subject),
+        "## What it is",
+        _facts(subject),
+        "## How it was trained",
+        _training(subject.config["recipe"]),
+        "## Limitations",
+        _limitations(subject),
+        "## The method",
+        _CITATION,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _metadata(subject: Subject) -> ModelCardData:
+    base = subject.config["base"]
+    # Only what came from the Hub has a revision; any other name would link to a stranger's model.
+    on_hub = bool(base.get("revision"))
+    return ModelCardData(
+        base_model=base["id"] if on_hub else None,
+        base_model_relation="adapter" if on_hub else None,
+        library_name="deliberate",
+        pipeline_tag="text-generation",
+        tags=["deliberate", "coprocessor", "kv-cache", "latent-reasoning", f"arxiv:{PAPER}"],
+    )
+
+
+def _summary(subject: Subject) -> str:
+    latents = _count(subject.config["coprocessor"]["latents"], "latent")
+    return (
+        f"A coprocessor for the frozen language model {_base_name(subject)}: after any text that "
+        f"the model has read, it extends the model's key-value cache by {latents}, which the "
+        "model reads as if they were the next input embeddings. Nothing in the model changes, so "
+        "it can be used with latents, without them, or with latents written in advance."
+    )
+
+
+def _usage(subject: Subject) -> str:
+    base = subject.config["base"]
+    name = base["id"] if base.get("revision") else f"path/to/{_without_folders(base['id'])}"
+    named = base["id"] != EMBEDDED
+    argument, option = (f'"{name}"', f"--base {name} ") if named else ("", "")
+    return f"""```python
+from deliberate.core import generate, load_base, load_coprocessor, prefill, tokenize
+
+base = load_base({argument})
+coprocessor = load_coprocessor("{subject.repo}", base=base).coprocessor
+print(generate(base, prefill(base, [tokenize(base, "Once")]), coprocessor=coprocessor)[0].text)
+```
+
+```
+deliberate generate {option}--coprocessor {subject.repo} --prompt "Once"
+```"""
+
+
+def _measured(subject: Subject) -> str:
+    report = subject.evaluation
+    if report is None:
+        return (
+            "It was not evaluated: nothing is known of its gain. "
+            "`deliberate eval RUN` measures it, and pushing again adds the table."
+        )
+    try:
+        return _table(report)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DeliberateError(
+            f"eval.json is not what `deliberate eval` writes ({error!r}): "
+            "run `deliberate eval RUN` again, or remove it"
+        ) from error
+
+
+def _table(report: dict[str, Any]) -> str:
+    base = report["perplexity"]["base"]
+    changes = report["change_percent"]
+    present = [name for name in CONDITIONS if name in changes]
+    rows = [["token after the anchor", "base alone", *(CONDITIONS[name] for name in present)]]
+    for token, value in base.items():
+        cells = [
+            _cell(report["perplexity"][name].get(token), changes[name].get(token))
+            for name in present
+        ]
+        rows.append([token, f"{value:.3f}", *cells])
+    intro = (
+        f"Perplexity on {_data(report)}, and in brackets its change against the base alone in "
+        f"percent, with a 95 % interval (paired bootstrap over {report.get('resampled', 'text')}s)."
+    )
+    return "\n\n".join([intro, _markdown(rows), _verdict(changes["latents"])])
+
+
+def _cell(value: float | None, change: dict[str, float] | None) -> str:
+    if value is None or change is None:
+        return "-"
+    low, high = change["low"], change["high"]
+    return f"{value:.3f} ({change['value']:+.2f} %: {low:+.2f} to {high:+.2f})"
+
+
+def _verdict(changes: dict[str, dict[str, float]]) -> str:
+    """Where there is a gain, where there is none and where there is harm."""
+    gain = [token for token, change in changes.items() if change["high"] < 0]
+    loss = [token for token, change in changes.items() if change["low"] > 0]
+    none = [token for token in changes if token not in gain + loss]
+    sentences = []
+    if gain:
+        sentences.append(f"With latents the perplexity is lower at {_tokens(gain)}.")
+    if none:
+        sentences.append(f"No measured gain at {_tokens(none)}: the interval includes zero.")
+    if loss:
+        sentences.append(f"With latents the perplexity is higher at {_tokens(loss)}.")
+    return " ".join(sentences)
+
+
+def _facts(subject: Subject) -> str:
+    settings, base = subject.config["coprocessor"], subject.config["base"]
+    kind = settings["kind"]
+    about = f": {(KINDS[kind].__doc__ or '').splitlines()[0]}" if kind in KINDS else ""
+    names = ("soft_input", "latent_norm", "latent_scale", "positions")
+    setting = ", ".join(f"`{name}` {_code(settings[name])}" for name in names)
+    ahead = _section(subject.config["recipe"], "objective").get("ahead")
+    trained = "not recorded" if ahead is None else ahead
+    facts = [
+        f"Base: {_base_name(subject)}{_where(base)}, fingerprint `{base['fingerprint']}`",
+        f"Kind: {_code(kind)}{about}",
+        f"Latents written after a text (N_L): {settings['latents']}",
+        f"Tokens after an anchor that it was trained on (N_A): {trained}",
+        f"Setting: {setting}",
+        f"Parameters: {subject.parameters:,}, in {subject.dtype}",
+        f"Fingerprint: `{subject.fingerprint}`",
+    ]
+    return "\n".join(f"- {fact}" for fact in facts)
+
+
+def _where(base: dict[str, Any]) -> str:
+    if base.get("revision"):
+        return f" at revision `{base['revision']}`"
+    return "" if base["id"] == EMBEDDED else ", which was a folder and not on the Hub"
+
+
+def _training(recipe: dict[str, Any]) -> str:
+    rows = [
+        [f"`{section}.{key}`", _code(_without_folders(value) if section == "data" else value)]
+        for section in ("data", "objective", "train")
+        for key, value in _section(recipe, section).items()
+        if value is not None
+    ]
+    if not rows:
+        return "The run did not record its recipe."
+    return _markdown([["recipe", "value"], *rows])
+
+
+def _limitations(subject: Subject) -> str:
+    latents = _count(subject.config["coprocessor"]["latents"], "latent")
+    if subject.evaluation is None:
+        measured = "It was not evaluated, so it may as well make the model's predictions worse."
+    else:
+        measured = (
+            "The table holds for the data it names; other data, tasks, languages and lengths were "
+            "not measured, and perplexity does not tell whether answers are right or safe."
+        )
+    return (
+        f"{measured} It serves this base and no other: loading it for a base with another "
+        f"fingerprint is refused. It costs a pass of its own and takes the room of {latents} in "
+        "the cache. Latents cannot be read as text. What the base gets wrong, makes up or says "
+        "that it should not, it may still do with latents."
+    )
+
+
+_CITATION = f"""Made with `deliberate`, after [arXiv {PAPER}](https://arxiv.org/abs/{PAPER}):
+
+```bibtex
+@misc{{liu2024deliberation,
+  title = {{Deliberation in Latent Space via Differentiable Cache Augmentation}},
+  author = {{Liu and Pfeiffer and Wu and Xie and Szlam}},
+  year = {{2024}},
+  eprint = {{{PAPER}}},
+  archivePrefix = {{arXiv}}
+}}
+```"""
+
+
+def _base_name(subject: Subject) -> str:
+    base = subject.config["base"]
+    if base.get("revision"):
+        return f"[{base['id']}](https://huggingface.co/{base['id']})"
+    inside = " (inside the package `deliberate`)" if base["id"] == EMBEDDED else ""
+    return f"{_code(_without_folders(base['id']))}{inside}"
+
+
+def _data(report: dict[str, Any]) -> str:
+    data = report.get("data")
+    name = _code(_without_folders(data)) if isinstance(data, str) else "held-out text"
+    counts = [
+        _count(report[key], key.removesuffix("s"))
+        for key in ("documents", "passages", "anchors")
+        if isinstance(report.get(key), int)
+    ]
+    if isinstance(report.get("length"), int):
+        counts.append(f"at most {_count(report['length'], 'token')} a passage")
+    return f"{name} ({', '.join(counts)})" if counts else name
+
+
+def _section(recipe: dict[str, Any], name: str) -> dict[str, Any]:
+    section = recipe.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _without_folders(value: Any) -> Any:
+    """A path on someone's own machine by its last part; anything else as it is."""
+    if isinstance(value, str) and re.match(r"[/~.]|[A-Za-z]:\\", value):
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+    return value
+
+
+def _code(value: Any) -> str:
+    """A value from a file, so that nothing in it can be taken for Markdown."""
+    text = " ".join(str(value).split()).replace("`", "'").replace("|", "/")
+    return f"`{text}`"
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    head, *body = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *body])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _tokens(tokens: Iterable[str]) -> str:
+    tokens = list(tokens)
+    return f"token{'' if len(tokens) == 1 else 's'} {', '.join(tokens)}"

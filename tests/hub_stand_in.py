@@ -1,0 +1,268 @@
+"""A stand-in of the Hub on the loopback interface: what pushing and loading need, in memory."""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+import yaml
+
+TOKEN = "hf_standin"
+
+
+@dataclass
+class Commit:
+    """One revision: all files after it, and the names that it added, changed or removed."""
+
+    sha: str
+    message: str
+    files: dict[str, bytes]
+    changed: set[str]
+
+
+@dataclass
+class Repository:
+    """A repository's visibility and history; the Hub itself makes the first, empty commit."""
+
+    private: bool
+    commits: list[Commit] = field(default_factory=list)
+
+    def commit(self, message: str, *, added: dict[str, bytes], removed: set[str]) -> Commit:
+        before = self.commits[-1].files if self.commits else {}
+        files = {name: content for name, content in before.items() if name not in removed}
+        sha = hashlib.sha1(f"{id(self)} {len(self.commits)} {message}".encode()).hexdigest()
+        self.commits.append(Commit(sha, message, {**files, **added}, {*added, *removed}))
+        return self.commits[-1]
+
+    def at(self, revision: str) -> Commit | None:
+        if revision == "main":
+            return self.commits[-1]
+        return next((commit for commit in self.commits if commit.sha == revision), None)
+
+
+@dataclass
+class HubStandIn:
+    """What a test sees of the stand-in."""
+
+    url: str
+    repositories: dict[str, Repository] = field(default_factory=dict)
+    uploads: dict[str, bytes] = field(default_factory=dict)
+    """Large files by their sha256."""
+
+    requests: list[str] = field(default_factory=list)
+    """`METHOD path` of every request."""
+
+    refusals: dict[str, int] = field(default_factory=dict)
+    """Status to answer with, by a regular expression over `METHOD path`."""
+
+    def add(self, repo: str, files: dict[str, bytes], *, private: bool = False) -> Repository:
+        """Put a repository there."""
+        repository = self.repositories[repo] = Repository(private)
+        repository.commit("initial commit", added={".gitattributes": b""}, removed=set())
+        if files:
+            repository.commit("add", added=files, removed=set())
+        return repository
+
+    def environment(self, home: object) -> dict[str, str]:
+        """Settings that send a client in another process here; it keeps its files in `home`."""
+        return {
+            "HF_ENDPOINT": self.url,
+            "HF_TOKEN": TOKEN,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        }
+
+
+@contextmanager
+def hub_stand_in() -> Iterator[HubStandIn]:
+    """Run a stand-in while the block runs."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Answers)
+    hub = server.hub = HubStandIn(f"http://127.0.0.1:{server.server_port}")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Answers(BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self._answer("GET")
+
+    do_HEAD = do_GET
+
+    def do_POST(self):
+        self._answer("POST")
+
+    def do_PUT(self):
+        self._answer("PUT")
+
+    def _answer(self, method):
+        self.hub = self.server.hub
+        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = unquote(urlsplit(self.path).path)
+        line = f"{self.command} {path}"
+        self.hub.requests.append(line)
+        for pattern, status in self.hub.refusals.items():
+            if re.search(pattern, line):
+                return self._send(status, {"error": "refused by the test"})
+        for route, name in _ROUTES.items():
+            if match := re.fullmatch(route, f"{method} {path}"):
+                return getattr(self, name)(**match.groupdict())
+        return self._send(404, {"error": "no such route"})
+
+    def _send(self, status, content=b"", **headers):
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    @property
+    def _known(self):
+        return self.headers.get("Authorization") == f"Bearer {TOKEN}"
+
+    def _repository(self, repo, *, write=False):
+        """A repository that the client may see or write to; otherwise the refusal is sent."""
+        repository = self.hub.repositories.get(repo)
+        if write and not self._known:
+            return self._send(401, {"error": "Invalid username or password."})
+        if repository is None or (repository.private and not self._known):
+            status = 404 if self._known else 401
+            return self._send(
+                status, {"error": "Repository not found"}, X_Error_Code="RepoNotFound"
+            )
+        return repository
+
+    def create(self):
+        asked = json.loads(self.body)
+        repo = f"{asked['organization']}/{asked['name']}"
+        if not self._known:
+            return self._send(401, {"error": "Invalid username or password."})
+        url = {"url": f"{self.hub.url}/{repo}"}
+        if repo in self.hub.repositories:
+            return self._send(409, {"error": "You already created this repo", **url})
+        self.hub.add(repo, {}, private=asked.get("visibility") == "private")
+        return self._send(200, url)
+
+    def validate(self):
+        card = json.loads(self.body)["content"]
+        errors = []
+        if not isinstance(yaml.safe_load(card.split("---")[1]), dict):
+            errors.append({"message": "no metadata"})
+        self._send(400 if errors else 200, {"errors": errors, "warnings": []})
+
+    def preupload(self, repo):
+        if repository := self._repository(repo, write=True):
+            files = [
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if _is_large(file["path"]) else "regular",
+                    "shouldIgnore": False,
+                    "oid": _oid(file["path"], repository.at("main").files.get(file["path"])),
+                }
+                for file in json.loads(self.body)["files"]
+            ]
+            self._send(200, {"files": files})
+
+    def batch(self, repo):
+        if self._repository(repo, write=True):
+            objects = json.loads(self.body)["objects"]
+            for file in objects:
+                if file["oid"] not in self.hub.uploads:
+                    file["actions"] = {"upload": {"href": f"{self.hub.url}/uploads/{file['oid']}"}}
+            self._send(200, {"transfer": "basic", "objects": objects})
+
+    def upload(self, oid):
+        if hashlib.sha256(self.body).hexdigest() != oid:
+            return self._send(400, {"error": "wrong hash"})
+        self.hub.uploads[oid] = self.body
+        return self._send(200)
+
+    def commit(self, repo):
+        if repository := self._repository(repo, write=True):
+            lines = [json.loads(line) for line in self.body.splitlines()]
+            values = {kind: [x["value"] for x in lines if x["key"] == kind] for kind in _LINES}
+            added = {x["path"]: base64.b64decode(x["content"]) for x in values["file"]}
+            added |= {x["path"]: self.hub.uploads[x["oid"]] for x in values["lfsFile"]}
+            removed = {x["path"] for x in values["deletedFile"]}
+            made = repository.commit(values["header"][0]["summary"], added=added, removed=removed)
+            url = f"{self.hub.url}/{repo}/commit/{made.sha}"
+            self._send(200, {"success": True, "commitOid": made.sha, "commitUrl": url})
+
+    def info(self, repo, revision=None):
+        if found := self._commit(repo, revision or "main"):
+            private = self.hub.repositories[repo].private
+            files = [{"rfilename": name} for name in found.files]
+            self._send(200, {"id": repo, "private": private, "sha": found.sha, "siblings": files})
+
+    def tree(self, repo, revision):
+        if found := self._commit(repo, revision):
+            self._send(200, [_entry(name, content) for name, content in found.files.items()])
+
+    def resolve(self, repo, revision, name):
+        if found := self._commit(repo, revision):
+            if name not in found.files:
+                return self._send(404, {"error": "no file"}, X_Error_Code="EntryNotFound")
+            content = found.files[name]
+            oid = _oid(name, content)
+            return self._send(200, content, ETag=f'"{oid}"', X_Repo_Commit=found.sha)
+        return None
+
+    def _commit(self, repo, revision):
+        repository = self._repository(repo)
+        found = repository and repository.at(revision)
+        if repository and not found:
+            self._send(404, {"error": "Invalid rev id"}, X_Error_Code="RevisionNotFound")
+        return found
+
+
+_LINES = ("header", "file", "lfsFile", "deletedFile")
+_REPO = r"(?P<repo>[^/]+/[^/]+)"
+_ROUTES = {
+    r"POST /api/repos/create": "create",
+    r"POST /api/validate-yaml": "validate",
+    rf"POST /api/models/{_REPO}/preupload/main": "preupload",
+    rf"POST /{_REPO}\.git/info/lfs/objects/batch": "batch",
+    r"PUT /uploads/(?P<oid>\w+)": "upload",
+    rf"POST /api/models/{_REPO}/commit/main": "commit",
+    rf"GET /api/models/{_REPO}(/revision/(?P<revision>[^/]+))?": "info",
+    rf"GET /api/models/{_REPO}/tree/(?P<revision>[^/]+)": "tree",
+    rf"GET /{_REPO}/resolve/(?P<revision>[^/]+)/(?P<name>.+)": "resolve",
+}
+
+
+def _is_large(name):
+    return name.endswith(".safetensors")
+
+
+def _oid(name, content):
+    if content is None:
+        return None
+    if _is_large(name):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+
+
+def _entry(name, content):
+    entry = {"type": "file", "path": name, "size": len(content), "oid": _oid("", content)}
+    if _is_large(name):
+        large = {"oid": _oid(name, content), "size": len(content), "pointerSize": 134}
+        entry["lfs"] = large
+    return entry
