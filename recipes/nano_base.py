@@ -54,6 +54,7 @@ def main() -> None:
     tokenizer = train_tokenizer(texts)
     tokenizer.save_pretrained(options.output)
     model = train_model(texts, tokenizer, options)
+    model.config.use_cache = True  # the trainer turned it off
     model.to(torch.bfloat16).save_pretrained(options.output)
     sizes = Counter()
     for name, text in zip(texts["name"], texts["text"], strict=True):

@@ -22,6 +22,11 @@ def test_a_dumped_recipe_loads_as_itself(tmp_path):
     assert load_recipe(tmp_path / "r.yaml") == recipe
 
 
+@pytest.mark.parametrize("text", ["1e-4", "1E-4", "0.0001", "1.0e-4"])
+def test_a_rate_may_be_written_as_people_write_it(text):
+    assert load_recipe(None, changes=[f"train.learning_rate={text}"]).train.learning_rate == 1e-4
+
+
 @pytest.mark.parametrize(
     ("change", "known"),
     [

@@ -93,14 +93,17 @@ def load_coprocessor(name: str, base: "Base") -> "Trained":
 
 @contextmanager
 def patient_bars() -> Generator[None]:
-    """While the block runs, transformers shows its progress bars only when they last."""
+    """While the block runs, transformers shows its bars only when they last, datasets none."""
+    from datasets import disable_progress_bars, enable_progress_bars
     from transformers.utils.logging import set_tqdm_hook
 
     def patient(factory: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return factory(*args, **{"delay": PATIENCE, "leave": False, **kwargs})
 
     before = set_tqdm_hook(patient)
+    disable_progress_bars()
     try:
         yield
     finally:
+        enable_progress_bars()
         set_tqdm_hook(before)

@@ -8,7 +8,13 @@ import typer
 
 from deliberate.cli import options
 from deliberate.cli.failures import configuring
-from deliberate.cli.models import chosen_device, chosen_dtype, load_base, load_coprocessor
+from deliberate.cli.models import (
+    chosen_device,
+    chosen_dtype,
+    load_base,
+    load_coprocessor,
+    patient_bars,
+)
 from deliberate.cli.terminal import emit, note, progress
 
 if TYPE_CHECKING:
@@ -79,7 +85,7 @@ def evaluate(
     if soft is None and run == options.EMBEDDED:
         soft = f"{options.EMBEDDED}-soft"
     baseline = load_coprocessor(soft, model) if soft else None
-    with configuring(), progress("measuring passages", texts) as advance:
+    with configuring(), patient_bars(), progress("measuring passages", texts) as advance:
         done = [0]
 
         def count(passages: int, total: int) -> None:

@@ -1,5 +1,6 @@
 """`deliberate train`: learn a coprocessor."""
 
+from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,6 +101,7 @@ def _shown(recipe: "Recipe") -> Generator[Callable[["Progress"], None]]:
 
     console = Console(stderr=True)
     every = max(1, recipe.train.steps // LINES)
+    recent: deque[float] = deque(maxlen=every)  # one step's loss says more of its texts
     bar = Bar(
         TextColumn("step"),
         MofNCompleteColumn(),
@@ -112,7 +114,8 @@ def _shown(recipe: "Recipe") -> Generator[Callable[["Progress"], None]]:
 
     def show(news: "Progress") -> None:
         left = f"{int(news.seconds_left // 60)}:{int(news.seconds_left % 60):02d} left"
-        line = f"loss {news.loss:.4f}  {news.tokens_per_second:,.0f} tokens/s  {left}"
+        recent.append(news.loss)
+        line = f"loss {sum(recent) / len(recent):.4f}  {news.tokens_per_second:,.0f} tokens/s  {left}"
         bar.update(task, completed=news.step, description=line)
         if bar.disable and (news.step % every == 0 or news.step == 1):
             note(f"step {news.step}/{news.steps}  {line}")

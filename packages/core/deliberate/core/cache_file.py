@@ -7,6 +7,7 @@ The layout is described in `docs/cache-format.md`, well enough to write another 
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -267,7 +268,7 @@ def _is_finite(tensor: Tensor) -> bool:
     """Whether no number is NaN or infinite."""
     # A sum is finite only if every term is, and fifty times as fast as asking each of them;
     # a sum that is not finite may have overflowed.
-    return bool(tensor.sum().isfinite() or tensor.isfinite().all())
+    return math.isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())
 
 
 def _tensors(cache: Cache) -> dict[str, Tensor]:

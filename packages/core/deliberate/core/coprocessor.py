@@ -30,7 +30,7 @@ class CoprocessorConfig:
     kind: str = "full"
     """Which network writes the latents; see `kinds.py`."""
 
-    latents: int = 16
+    latents: int = 4
     """Latents written after an anchor, 1 to 64 (the paper's N_L)."""
 
     soft_input: Literal["free", "last_token"] = "free"

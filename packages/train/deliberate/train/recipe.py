@@ -53,7 +53,7 @@ class DataSection:
 class ObjectiveSection:
     """What is learned: the tokens after anchors."""
 
-    ahead: int = 16
+    ahead: int = 8
     """Tokens after each anchor that the loss is taken on (the paper's N_A)."""
 
     anchors: int = 64
@@ -64,7 +64,7 @@ class ObjectiveSection:
 class TrainSection:
     """How it is learned."""
 
-    steps: int = 1000
+    steps: int = 300
     """Optimizer steps."""
 
     batch: int = 8
@@ -73,11 +73,11 @@ class TrainSection:
     accumulate: int = 1
     """Forwards and backwards in each optimizer step."""
 
-    learning_rate: float = 4e-4
+    learning_rate: float = 2e-4
     """Peak rate of the network's weights."""
 
-    soft_learning_rate: float | None = None
-    """Peak rate of the soft tokens; none is that of the network."""
+    soft_learning_rate: float | None = 1e-3
+    """Peak rate of soft tokens and soft embeddings; none is that of the network."""
 
     warmup: int = 50
     """Steps over which the rate rises to its peak; it then falls as a cosine."""
@@ -253,6 +253,16 @@ def _section(name: str, kind: Any, values: dict[str, Any]) -> Any:
     return kind(**_checked(name, kind, values))
 
 
+def _number(value: Any) -> Any:
+    """A float of an integer, and of what YAML takes for text: `1e-4` without a point."""
+    if type(value) is int or (isinstance(value, str) and "e" in value.lower()):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
 def _checked(section: str, kind: Any, values: dict[str, Any]) -> dict[str, Any]:
     """The values, each of its field's type; an integer serves where a float is wanted.
 
@@ -269,8 +279,8 @@ def _checked(section: str, kind: Any, values: dict[str, Any]) -> dict[str, Any]:
                 raise ValueError(f"{section}.{name} must be {allowed}, got {value!r}")
             continue
         allowed = get_args(hint) or (hint,)
-        if float in allowed and type(value) is int:
-            checked[name] = value = float(value)
+        if float in allowed:
+            checked[name] = value = _number(value)
         if type(value) not in allowed:
             wanted = " or ".join(t.__name__ for t in allowed if t is not type(None))
             raise ValueError(f"{section}.{name} must be {wanted}, got {value!r}")

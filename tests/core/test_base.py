@@ -1,0 +1,99 @@
+"""Loading a base: what is refused, what is frozen, what identifies it."""
+
+import json
+
+import pytest
+import torch
+from deliberate.core.base import check_supported, final_norm, load_base
+from deliberate.core.coprocessor import STARTS, coprocessor_config
+from deliberate.core.errors import DeliberateError, UnsupportedModelError
+from deliberate.core.kinds import build
+from transformers import (
+    BertConfig,
+    Gemma3nTextConfig,
+    Lfm2Config,
+    MambaConfig,
+    Qwen3NextConfig,
+    T5Config,
+)
+
+REFUSED = {
+    "qwen3_next": Qwen3NextConfig,
+    "lfm2": lambda: Lfm2Config(num_hidden_layers=4, full_attn_idxs=[2]),
+    "mamba": MambaConfig,
+    "t5": T5Config,
+    "gemma3n_text": Gemma3nTextConfig,
+    "bert_as_encoder": lambda: BertConfig(is_encoder_decoder=True),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_work_is_refused_by_name_before_any_weight_is_read(name, tmp_path):
+    config = REFUSED[name]()
+    config.save_pretrained(tmp_path)  # there are no weights to be read
+    with pytest.raises(UnsupportedModelError, match=config.model_type):
+        load_base(str(tmp_path))
+
+
+def test_every_proved_family_is_supported(base):
+    check_supported(base.model.config)
+
+
+def test_a_folder_that_is_no_model_is_refused_in_one_line(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(DeliberateError, match="cannot load") as caught:
+        load_base(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_id_without_a_network_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DeliberateError, match="'nobody/nothing'") as caught:
+        load_base("nobody/nothing")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(DeliberateError, match="neither a folder nor a Hub id"):
+        load_base("not an id!")
+
+
+def test_the_fingerprint_is_of_weights_and_architecture_and_not_of_dtype(llama, llama_folder):
+    first = load_base(str(llama_folder)).fingerprint
+    assert load_base(str(llama_folder), dtype=torch.bfloat16).fingerprint == first
+    config = json.loads((llama_folder / "config.json").read_text())
+    other = {**config, "rms_norm_eps": 1e-3}
+    (llama_folder / "config.json").write_text(json.dumps(other))
+    assert load_base(str(llama_folder)).fingerprint != first
+    (llama_folder / "config.json").write_text(json.dumps({**config, "use_cache": False}))
+    assert load_base(str(llama_folder)).fingerprint == first
+    with torch.no_grad():
+        llama.model.get_input_embeddings().weight[3, 3] += 1
+        llama.model.save_pretrained(llama_folder)
+        llama.model.get_input_embeddings().weight[3, 3] -= 1
+    assert load_base(str(llama_folder)).fingerprint != first
+
+
+def test_the_copy_has_neither_embedding_nor_head_nor_a_weight_of_the_base(base, start):
+    coprocessor = build(coprocessor_config(start=start, latents=2), base)
+    names = {name for name, _ in coprocessor.trunk.named_parameters()}
+    embedding = {n for n, p in base.trunk.named_parameters() if p.shape == (base.vocab, 16)}
+    assert embedding
+    assert not names & embedding
+    own = {p.data_ptr() for p in base.model.parameters()}
+    assert not own & {p.data_ptr() for p in coprocessor.parameters()}
+    assert all(p.requires_grad for p in coprocessor.parameters())
+
+
+def test_the_final_norm_is_found_by_structure(base):
+    assert final_norm(base.trunk) in {"norm", "ln_f"}
+
+
+@pytest.mark.parametrize("latents", [1, 64])
+def test_any_number_of_latents_from_1_to_64_works(llama, start, latents):
+    coprocessor = build(coprocessor_config(start=start, latents=latents), llama)
+    reading = llama.read(torch.arange(20)[None])
+    assert coprocessor(reading, torch.tensor([[3, 9]])).shape == (1, 2, latents, 16)
+
+
+def test_latents_stand_and_are_scaled_as_the_start_says():
+    assert coprocessor_config(start="paper").positions == "after"
+    assert coprocessor_config(start="warm").latent_scale == 16
+    assert set(STARTS) == {"paper", "warm"}
