@@ -10,7 +10,7 @@ install: .venv/installed
 
 .venv/installed: constraints.txt requirements.txt packages/*/pyproject.toml cli/pyproject.toml
 	$(PYTHON) -m venv .venv
-	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -q -r requirements.txt
+	$(BIN)/pip install -q -c constraints.txt -r requirements.txt
 	touch $@
 
 # Train for a minute, then use what ships: read a text, think it over, go on from it, measure.
