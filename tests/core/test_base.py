@@ -4,10 +4,6 @@ import json
 
 import pytest
 import torch
-from deliberate.core.base import check_supported, final_norm, load_base
-from deliberate.core.coprocessor import STARTS, coprocessor_config
-from deliberate.core.errors import DeliberateError, UnsupportedModelError
-from deliberate.core.kinds import build
 from transformers import (
     BertConfig,
     Gemma3nTextConfig,
@@ -16,6 +12,11 @@ from transformers import (
     Qwen3NextConfig,
     T5Config,
 )
+
+from deliberate.core.base import check_supported, final_norm, load_base
+from deliberate.core.coprocessor import STARTS, coprocessor_config
+from deliberate.core.errors import DeliberateError, UnsupportedModelError
+from deliberate.core.kinds import build
 
 REFUSED = {
     "qwen3_next": Qwen3NextConfig,

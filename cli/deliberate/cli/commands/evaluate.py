@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from deliberate.eval import Report
 
 _MEANINGS = {
-    "latents": "the coprocessor's latents",
+    "latents": "latents",
     "shuffled": "another text's latents",
-    "shuffled_but_last": "another text's, but for the last latent",
-    "soft": "soft embedding, the same for every text",
+    "shuffled_but_last": "another text's, all but the last",
+    "soft": "soft embedding",
 }
 
 
@@ -124,7 +124,7 @@ def _show(report: "Report", run: str) -> None:
     result = report.to_dict()
     setting, count = result["setting"], result["parameters"]
     table = Table(
-        title=f"Perplexity by token after the anchor, and its change: {run} for {report.base.id}",
+        title=f"{run} for {report.base.id}: perplexity by token after the anchor, and its change",
         caption=(
             f"{result['anchors']:,} anchors in {result['passages']} passages of at most "
             f"{result['length']} tokens of {result['documents']} documents of {result['data']}; "
@@ -133,15 +133,15 @@ def _show(report: "Report", run: str) -> None:
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column("")
-    for token in report.tokens:
-        table.add_column(f"token {token}", justify="right")
-    table.add_row(
-        "base alone", *(f"{value:.3f}" for value in result["perplexity"]["base"].values())
-    )
-    for name, changes in report.changes().items():
-        cells = [f"{c.value:+.2f} %\n{c.low:+.2f} … {c.high:+.2f}" for c in changes.values()]
-        table.add_row(_MEANINGS[name], *cells)
+    table.add_column("token", justify="right")
+    table.add_column("base alone", justify="right")
+    for name in report.conditions:
+        table.add_column(_MEANINGS[name], justify="right")
+    changes, perplexity = report.changes(), result["perplexity"]["base"]
+    for token, value in perplexity.items():
+        row = [changes[name][token] for name in report.conditions]
+        cells = [f"{c.value:+.2f} %\n{c.low:+.2f} … {c.high:+.2f}" for c in row]
+        table.add_row(token, f"{value:.3f}", *cells)
     console = Console()
     console.print(table)
     console.print(_verdict(report))

@@ -63,8 +63,7 @@ def train(
         own = output_dir / "recipe.yaml" if output_dir and resume and recipe is None else None
         chosen = load_recipe(own if own and own.exists() else recipe, changes=changes or [])
     folder = output_dir or _default_folder(chosen)
-    note(_announcement(chosen, folder))
-    with patient_bars(), _shown(chosen) as on_progress:
+    with patient_bars(), _shown(chosen, folder) as on_progress:
         run(chosen, folder, resume=resume, device=where, on_progress=on_progress)
     settings, reached = read_config(folder)["coprocessor"], read_config(folder)["recipe"]["reached"]
     if as_json:
@@ -93,7 +92,7 @@ def _changes(percent: dict[str, float]) -> str:
 
 
 @contextmanager
-def _shown(recipe: "Recipe") -> Generator[Callable[["Progress"], None]]:
+def _shown(recipe: "Recipe", folder: Path) -> Generator[Callable[["Progress"], None]]:
     """Show each step: a bar on a terminal, otherwise a line now and then."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
@@ -113,14 +112,19 @@ def _shown(recipe: "Recipe") -> Generator[Callable[["Progress"], None]]:
     task = bar.add_task("reading texts", total=recipe.train.steps)
 
     def show(news: "Progress") -> None:
+        if not recent:
+            console.print(_announcement(recipe, folder), highlight=False, soft_wrap=True)
         left = f"{int(news.seconds_left // 60)}:{int(news.seconds_left % 60):02d} left"
         recent.append(news.loss)
-        line = f"loss {sum(recent) / len(recent):.4f}  {news.tokens_per_second:,.0f} tokens/s  {left}"
+        line = (
+            f"loss {sum(recent) / len(recent):.4f}  {news.tokens_per_second:,.0f} tokens/s  {left}"
+        )
         bar.update(task, completed=news.step, description=line)
         if bar.disable and (news.step % every == 0 or news.step == 1):
             note(f"step {news.step}/{news.steps}  {line}")
         if news.change_percent is not None:
-            console.print(f"step {news.step}: held out {_changes(news.change_percent)}")
+            line = f"step {news.step}: held out {_changes(news.change_percent)}"
+            console.print(line, highlight=False, soft_wrap=True)
 
     with bar:
         yield show

@@ -190,9 +190,7 @@ class _Row:
         return self.result
 
     def _text(self) -> str:
-        return cast(
-            str, self._tokenizer.decode(self.result.token_ids, skip_special_tokens=True)
-        )
+        return cast(str, self._tokenizer.decode(self.result.token_ids, skip_special_tokens=True))
 
     def _tell(self, text: str, certain: int) -> None:
         if self._on_text is not None and certain > self._told:

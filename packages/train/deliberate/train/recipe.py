@@ -15,6 +15,7 @@ import yaml
 
 from deliberate.core.coprocessor import CoprocessorConfig, coprocessor_config
 from deliberate.core.errors import RecipeError
+from deliberate.core.kinds import KINDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +142,11 @@ class Recipe:
         Raises:
             ValueError: one of them is out of range.
         """
+        if self.coprocessor.kind not in KINDS:
+            known = ", ".join(KINDS)
+            raise ValueError(
+                f"coprocessor.kind must be one of {known}, got {self.coprocessor.kind!r}"
+            )
         for section, name in _AT_LEAST_ONE:
             value = getattr(getattr(self, section), name)
             if value < 1:

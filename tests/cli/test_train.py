@@ -1,0 +1,113 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def corpus(offline):
+    words = ["abc", "cab", "xyz.", "0123", "the", "end.\n"]
+    path = Path("mine.txt").absolute()
+    path.write_text(" ".join(random.Random(0).choices(words, k=3000)))
+    return path
+
+
+@pytest.fixture
+def tiny(llama_folder, corpus):
+    settings = {
+        "base.id": llama_folder,
+        "base.dtype": "float32",
+        "data.train": corpus,
+        "data.length": 48,
+        "coprocessor.latents": 2,
+        "objective.ahead": 3,
+        "objective.anchors": 4,
+        "train.steps": 4,
+        "train.batch": 2,
+        "eval.texts": 3,
+        "eval.anchors": 2,
+        "eval.ahead": 4,
+    }
+    return [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+
+
+def test_a_run_leaves_a_coprocessor_its_recipe_and_its_metrics(run, tiny):
+    outcome = run("train", *tiny, "--output-dir", "out")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out == "out\n"
+    assert "step 4/4" in outcome.err
+    assert {"config.json", "model.safetensors", "recipe.yaml", "metrics.jsonl"} <= {
+        path.name for path in Path("out").iterdir()
+    }
+    assert len(Path("out/metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_json_is_one_object(run, tiny):
+    outcome = run("train", *tiny, "--output-dir", "out", "--json")
+    result = json.loads(outcome.out)
+    assert result["folder"] == "out"
+    assert result["change_percent"].keys() == {"1", "2", "4"}
+
+
+def test_the_run_s_folder_has_a_name_of_its_own_if_none_is_given(run, tiny):
+    assert run("train", *tiny).out == "runs/tiny-llama-full-2\n"
+
+
+def test_resume_alone_takes_the_run_s_own_recipe(run, tiny):
+    assert run("train", *tiny, "--output-dir", "out").code == 0
+    before = Path("out/metrics.jsonl").read_text()
+    assert run("train", "--resume", "--output-dir", "out").code == 0
+    assert Path("out/metrics.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(tiny, number):
+    program = "import sys; from deliberate.cli.main import main; sys.exit(main())"
+    typed = ["train", *tiny, "--set", "train.steps=100000", "--output-dir", "out"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *typed], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not Path("out/metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "deliberate train --resume --output-dir out" in errors
+    assert "Traceback" not in errors
+    assert list(Path("out/checkpoints").glob("step-*"))
+
+
+def test_an_existing_run_is_refused(run, refused, tiny):
+    assert run("train", *tiny, "--output-dir", "out").code == 0
+    before = Path("out/model.safetensors").read_bytes()
+    assert "--resume" in refused("train", *tiny, "--output-dir", "out")
+    assert Path("out/model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("train.stepz=1", "known are steps, batch"),
+        ("coprocessor.latents=0", "from 1 to 64, got 0"),
+        ("coprocessor.latents=-1", "from 1 to 64, got -1"),
+        ("coprocessor.kind=clever", "full, soft"),
+        ("train.steps=many", "'many'"),
+        ("trian.steps=1", "'trian'"),
+    ],
+)
+def test_a_wrong_value_is_a_wrong_use_and_leaves_nothing(refused, tiny, change, told):
+    assert told in refused("train", *tiny, "--set", change, "--output-dir", "out", code=2)
+    assert not Path("out").exists()
+
+
+def test_a_recipe_or_text_that_is_not_there_is_refused(refused, tiny):
+    assert "'nowhere.yaml'" in refused("train", "nowhere.yaml")
+    line = refused("train", *tiny, "--set", "data.train=nowhere.txt", "--output-dir", "out")
+    assert "'nowhere.txt'" in line
