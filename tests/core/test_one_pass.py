@@ -186,3 +186,14 @@ def test_chunks_change_nothing(base, start, make, monkeypatch):
     torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
     for name, gradient in gradients(parts, coprocessor).items():
         torch.testing.assert_close(gradient, whole_gradients[name], atol=1e-4, rtol=1e-3)
+
+
+def test_the_attention_setting_is_put_back_also_after_a_failure(base, start, make):
+    coprocessor, reading = make(base, start), base.read(texts())
+    before = coprocessor.trunk.config._attn_implementation
+    coprocessor(reading, torch.tensor(ANCHORS))
+    assert coprocessor.trunk.config._attn_implementation == before
+    broken = type(reading)(token_ids=reading.token_ids, keys=[], values=[], embeds=reading.embeds)
+    with pytest.raises(IndexError):
+        coprocessor(broken, torch.tensor(ANCHORS))
+    assert coprocessor.trunk.config._attn_implementation == before

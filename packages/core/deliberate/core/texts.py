@@ -7,7 +7,7 @@ installed packages), a text file, a JSONL file or a folder of text files.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -68,9 +68,8 @@ def hold_out(texts: Dataset, source: str, *, field: str = "text") -> tuple[Datas
         kept = min(len(texts) - 1, math.ceil(len(texts) * (1 - HELD_OUT)))
         return texts.select(range(kept)), texts.select(range(kept, len(texts)))
     name, text = texts[0]["name"], texts[0]["text"]
-    cut = text.rfind("\n", 0, int(len(text) * (1 - HELD_OUT))) + 1 or int(
-        len(text) * (1 - HELD_OUT)
-    )
+    most = int(len(text) * (1 - HELD_OUT))
+    cut = text.rfind("\n", 0, most) + 1 or most  # at the end of a line if there is one
     if not text[:cut].strip() or not text[cut:].strip():
         raise TextError(f"{source!r} is too short to hold a part of it out: give more text")
     parts = [
@@ -107,36 +106,53 @@ def pack(texts: Dataset, tokenizer: PreTrainedTokenizerBase, *, length: int) -> 
 
 
 def _jsonl(path: Path, field: str) -> Dataset:
-    rows = _load("json", path)
+    rows = _load("json", [path])
     if field not in rows.column_names:
         known = ", ".join(rows.column_names)
         raise TextError(f"{str(path)!r} has no field {field!r}: it has {known}")
-    names = [f"{path.name}:{number}" for number in range(1, len(rows) + 1)]
-    texts = [text or "" for text in rows[field]]
-    return Dataset.from_dict({"name": names, "text": texts})
+    texts = ["" if text is None else text for text in rows[field]]
+    odd = next((row for row, text in enumerate(texts, 1) if not isinstance(text, str)), None)
+    if odd is not None:
+        raise TextError(f"{str(path)!r} row {odd}: {field!r} must be text, got {texts[odd - 1]!r}")
+    return _named(path, texts)
 
 
 def _plain(path: Path) -> Dataset:
-    if path.is_file():
-        files = [path]
-    else:
-        files = [
-            file for file in sorted(path.rglob("*")) if file.is_file() and not _hidden(file, path)
-        ]
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    files = [file for file in files if file.is_file() and not _hidden(file, path)]
     if not files:
         raise TextError(f"{str(path)!r} is a folder without files")
-    texts = [_load("text", file, sample_by="document")["text"] for file in files]
-    names = [file.relative_to(path).as_posix() or file.name for file in files]
-    return Dataset.from_dict({"name": names, "text": ["".join(parts) for parts in texts]})
+    return _named(path, _load("text", files, sample_by="document")["text"])
+
+
+def _named(path: Path, texts: Iterable[str]) -> Dataset:
+    texts = list(texts)
+    names = [f"{path.name}:{number}" for number in range(1, len(texts) + 1)]
+    return Dataset.from_dict({"name": names, "text": texts})
 
 
 def _hidden(file: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
-def _load(kind: str, path: Path, **options: Any) -> Dataset:
+def _load(kind: str, files: Sequence[Path], **options: Any) -> Dataset:
+    """One of the readers of `datasets`, which needs no network and keeps a copy in its cache.
+
+    Raises:
+        TextError: a file cannot be read.
+    """
+    names = [str(file) for file in files]
     try:
-        return cast(Dataset, load_dataset(kind, data_files=str(path), split="train", **options))
+        return cast(Dataset, load_dataset(kind, data_files=names, split="train", **options))
     except DatasetGenerationError as error:
-        cause = error.__cause__ or error
-        raise TextError(f"cannot read {str(path)!r} as {kind}: {cause}") from error
+        name = next((name for name in names if not _is_utf8(Path(name))), names[0])
+        reason = error.__cause__ or error
+        raise TextError(f"cannot read {name!r} as {kind}: {reason}") from error
+
+
+def _is_utf8(file: Path) -> bool:
+    try:
+        file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,95 @@
+"""Reading and packing texts, and what is held out of them."""
+
+import json
+
+import pytest
+
+from deliberate.core import python_source
+from deliberate.core.errors import TextError
+from deliberate.core.texts import documents, hold_out, pack
+
+
+def test_a_file_is_one_text_a_folder_one_a_file_and_jsonl_one_a_row(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "b.txt").write_text("second\n\nline")
+    (tmp_path / "in" / "a.md").write_text("first é")
+    (tmp_path / "in" / ".hidden").write_text("no")
+    rows = [{"body": "one"}, {"body": None}, {"body": "three"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert documents(str(tmp_path / "in" / "b.txt"))["text"] == ["second\n\nline"]
+    assert documents(str(tmp_path / "in"))["text"] == ["first é", "second\n\nline"]
+    assert documents(str(tmp_path / "rows.jsonl"), field="body")["text"] == ["one", "three"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("x.txt", b" \n", "holds no text"),
+        ("x.txt", b"\xff\xfe\x00", "x.txt"),
+        ("x.jsonl", b'{"other": "a"}', "no field 'text': it has other"),
+        ("x.jsonl", b'{"text": 3}', "row 1: 'text' must be text, got 3"),
+        ("x.jsonl", b"not json", "x.jsonl"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path, name, content, told):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(TextError, match=told):
+        documents(str(tmp_path / name))
+
+
+def test_a_missing_source_and_an_empty_folder_are_named(tmp_path):
+    with pytest.raises(TextError, match="stdlib, installed"):
+        documents(str(tmp_path / "gone"))
+    with pytest.raises(TextError, match="without files"):
+        documents(str(tmp_path))
+
+
+def test_rows_are_the_texts_tokens_in_order(llama, tmp_path):
+    (tmp_path / "a.txt").write_text("abcdefghij")
+    (tmp_path / "b.txt").write_text("klmnopq")
+    rows = pack(documents(str(tmp_path)), llama.tokenizer, length=6)["token_ids"]
+    end = llama.tokenizer.eos_token_id
+    stream = [*llama.tokenizer("abcdefghij")["input_ids"], end]
+    stream += [*llama.tokenizer("klmnopq")["input_ids"], end]
+    assert list(rows) == [stream[start : start + 6] for start in range(0, len(stream) - 5, 6)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 60])
+def test_what_is_held_out_is_not_trained_on(tmp_path, count):
+    texts = [f"text {number} " + "words " * 40 + "\n" for number in range(count)]
+    if count == 1:
+        texts = ["".join(f"line {number} of many\n" for number in range(100))]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    train, validation = hold_out(documents(str(path)), str(path))
+    assert "".join([*train["text"], *validation["text"]]) == "".join(texts)
+    assert 0 < len("".join(validation["text"])) <= 0.55 * len("".join(texts))
+
+
+def test_held_out_modules_are_the_same_everywhere_and_nothing_repeats_them():
+    train, validation = (
+        python_source.stdlib_texts("train"),
+        python_source.stdlib_texts("validation"),
+    )
+    assert {"shutil.py", "inspect.py", "weakref.py"} <= validation.keys()
+    assert "argparse.py" in train
+    assert not train.keys() & validation.keys()
+    lines = {line for text in validation.values() for line in text.splitlines() if len(line) > 60}
+    for name, text in train.items():
+        shared = [line for line in text.splitlines() if line in lines]
+        assert len(shared) <= max(2, 0.02 * text.count("\n")), name
+
+
+def test_copies_of_held_out_modules_are_left_out_of_the_installed_source(tmp_path, monkeypatch):
+    held_out = python_source.stdlib_texts("validation")["shutil.py"]
+    (tmp_path / "copy.py").write_text("# vendored\n" + held_out)
+    (tmp_path / "own.py").write_text("print('hello')\n")
+    monkeypatch.setattr(python_source.sysconfig, "get_paths", paths_with(tmp_path))
+    names = python_source.installed_texts("train").keys()
+    assert "site-packages/own.py" in names
+    assert "site-packages/copy.py" not in names
+
+
+def paths_with(purelib):
+    paths = {**python_source.sysconfig.get_paths(), "purelib": str(purelib)}
+    return lambda: paths
