@@ -5,15 +5,16 @@
 The text's keys and values are handed to the model's attention as keyword arguments, so no
 model's code changes and nothing of the text is recomputed or copied per group. Attention
 runs in chunks of at most `CHUNK_SCORES` scores, and the backward recomputes each chunk's
-probabilities: beyond its inputs, its output and their gradients it holds at most
-`WORKING_COPIES` buffers of that many 4-byte numbers, over forward and backward alike.
+probabilities: over forward and backward alike it holds the groups' queries, keys, values,
+output and their gradients, each in two layouts, and beyond these at most `WORKING_COPIES`
+buffers of `CHUNK_SCORES` 4-byte numbers.
 
 Source: arXiv:2412.17747, section 2.3 and figure 2; the two parts are ours.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -24,9 +25,13 @@ from deliberate.core.errors import UnsupportedModelError
 from deliberate.core.groups import Groups
 
 CHUNK_SCORES = 1 << 19
-"""Most scores computed at once; a chunk never holds less than one group of one text."""
+"""Most scores computed at once; a chunk never holds less than one group of one text.
 
-WORKING_COPIES = 6
+Of 2^17 to 2^20 the fastest on a CPU: small enough for its caches, and sorted anchors let an
+early chunk leave out the text that only later groups see.
+"""
+
+WORKING_COPIES = 4
 """Most buffers of one chunk's size alive at a time, measured by a test."""
 
 _NAME = "deliberate_grouped"
@@ -70,7 +75,7 @@ def grouped_forward(
 
 
 @contextmanager
-def _grouped_attention(trunk: PreTrainedModel) -> Iterator[None]:
+def _grouped_attention(trunk: PreTrainedModel) -> Generator[None]:
     AttentionInterface.register(_NAME, _attend)
     before = trunk.config._attn_implementation
     trunk.config._attn_implementation = _NAME
@@ -104,15 +109,15 @@ def _attend(
         raise UnsupportedModelError(
             f"{type(module).__name__} has attention sinks, which grouped attention does not have"
         )
-    layer = module.layer_idx
+    layer: Any = module.layer_idx
     text_key, text_value = text_keys[layer], text_values[layer]
     output = _GroupedAttention.apply(
         *(_grouped(part.to(text_key.dtype), key.shape[1], groups) for part in (query, key, value)),
         text_key,
         text_value,
         groups,
-        query.shape[-1] ** -0.5 if scaling is None else scaling,
         sliding_window,
+        query.shape[-1] ** -0.5 if scaling is None else scaling,
         softcap,
     )
     by_head = output.unflatten(3, (-1, groups.size))  # (batch, kv_heads, anchors, share, size, ...)
@@ -136,8 +141,7 @@ class _Chunk:
     ) -> None:
         self.own_mask = own_mask
         bounds = groups.bounds[row][run]
-        begin = 0 if window is None else max(0, min(bounds) - window + 2)
-        end = max(max(bounds) + 1, begin)
+        begin, end = _stretch(bounds, window)
         self.num_text = end - begin
         self.at = row, slice(None), run
         self.text_at = row, slice(None), slice(begin, end)
@@ -150,15 +154,24 @@ class _Chunk:
             self.text_mask = _additive(hidden)  # (groups, size or 1, text)
 
 
-def _chunks(
-    groups: Groups, query: Tensor, text_key: Tensor, window: int | None
-) -> Iterator[_Chunk]:
-    batch, kv_heads, anchors, rows, _ = query.shape
-    run = max(1, CHUNK_SCORES // (kv_heads * rows * (text_key.shape[2] + groups.size)))
+def _stretch(bounds: list[int], window: int | None) -> tuple[int, int]:
+    """Begin and end of the text that any of some groups sees."""
+    begin = 0 if window is None else max(0, min(bounds) - window + 2)
+    return begin, max(max(bounds) + 1, begin)
+
+
+def _chunks(groups: Groups, query: Tensor, window: int | None) -> Iterator[_Chunk]:
+    """Runs of as many groups as `CHUNK_SCORES` allows, one at least."""
+    _, kv_heads, anchors, rows, _ = query.shape
     own_mask = _own_mask(groups, window, query.device)
-    for row in range(batch):
-        for start in range(0, anchors, run):
-            yield _Chunk(row, slice(start, start + run), groups, window, own_mask)
+    for row, bounds in enumerate(groups.bounds):
+        start = 0
+        for stop in range(1, anchors + 1):
+            begin, end = _stretch(bounds[start : stop + 1], window)
+            scores = (stop + 1 - start) * kv_heads * rows * (end - begin + groups.size)
+            if stop == anchors or scores > CHUNK_SCORES:
+                yield _Chunk(row, slice(start, stop), groups, window, own_mask)
+                start = stop
 
 
 def _additive(hidden: Tensor) -> Tensor:
@@ -175,63 +188,94 @@ def _own_mask(groups: Groups, window: int | None, device: torch.device) -> Tenso
     return _additive(hidden if window is None else hidden | ones.tril(-window))
 
 
+class _Inputs(NamedTuple):
+    """What attention is computed from; groups' tensors as `_grouped` lays them out."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    text_key: Tensor
+    text_value: Tensor
+    scaling: float
+    softcap: float | None
+
+    def part(self, chunk: _Chunk) -> "_Inputs":
+        """One chunk's: (kv_heads, groups, rows, head_dim) and (kv_heads, text, head_dim)."""
+        return self._replace(
+            query=self.query[chunk.at],
+            key=self.key[chunk.at],
+            value=self.value[chunk.at],
+            text_key=self.text_key[chunk.text_at],
+            text_value=self.text_value[chunk.text_at],
+        )
+
+
 class _GroupedAttention(torch.autograd.Function):
     """Softmax attention over text and own group; the text gets no gradient."""
 
     @staticmethod
-    def forward(ctx, query, key, value, text_key, text_value, groups, scaling, window, softcap):  # noqa: ANN001, ANN205
-        ctx.settings = groups, window, scaling, softcap
+    def forward(ctx, query, key, value, text_key, text_value, groups, window, scaling, softcap):  # noqa: ANN001, ANN205
+        inputs = _Inputs(query, key, value, text_key, text_value, scaling, softcap)
         output = torch.empty_like(query)
-        for chunk in _chunks(groups, query, text_key, window):
-            probabilities, _ = _probabilities(chunk, query, key, text_key, scaling, softcap)
-            weights = probabilities.to(value.dtype)
-            output[chunk.at] = _sums(weights, text_value[chunk.text_at], value[chunk.at])
+        for chunk in _chunks(groups, query, window):
+            output[chunk.at] = _output(inputs.part(chunk), chunk)
         ctx.save_for_backward(query, key, value, text_key, text_value, output)
+        ctx.settings = groups, window, scaling, softcap
         return output
 
     @staticmethod
-    def backward(ctx, grad_output):  # noqa: ANN001, ANN205
-        query, key, value, text_key, text_value, output = ctx.saved_tensors
+    def backward(ctx, *grad_outputs):  # noqa: ANN001, ANN002, ANN205
+        *tensors, output = ctx.saved_tensors
         groups, window, scaling, softcap = ctx.settings
-        grad_query, grad_key, grad_value = (torch.empty_like(part) for part in (query, key, value))
-        for chunk in _chunks(groups, query, text_key, window):
-            at, text = chunk.at, chunk.num_text
-            probabilities, slope = _probabilities(chunk, query, key, text_key, scaling, softcap)
-            asked, upstream = query[at], grad_output[at]
-            own = probabilities[..., text:].to(value.dtype)
-            grad_value[at] = torch.matmul(own.mT, upstream)
-
-            grad_scores = _products(upstream, text_value[chunk.text_at], value[at])
-            row_mean = (upstream.float() * output[at].float()).sum(-1, keepdim=True)
-            grad_scores.sub_(row_mean).mul_(probabilities)
-            if slope is not None:
-                grad_scores.mul_(slope)
-            weights = grad_scores.to(query.dtype)
-            grad_query[at] = _sums(weights, text_key[chunk.text_at], key[at])
-            grad_key[at] = torch.matmul(weights[..., text:].mT, asked)
-        grads = grad_query.mul_(scaling), grad_key.mul_(scaling), grad_value
+        inputs = _Inputs(*tensors, scaling, softcap)
+        grads = [torch.empty_like(each) for each in (inputs.query, inputs.key, inputs.value)]
+        for chunk in _chunks(groups, inputs.query, window):
+            at = chunk.at
+            parts = _grads(inputs.part(chunk), chunk, output[at], grad_outputs[0][at])
+            for grad, part in zip(grads, parts, strict=True):
+                grad[at] = part
         return (*grads, None, None, None, None, None, None)
 
 
-def _probabilities(
-    chunk: _Chunk,
-    query: Tensor,
-    key: Tensor,
-    text_key: Tensor,
-    scaling: float,
-    softcap: float | None,
-) -> tuple[Tensor, Tensor | None]:
+# A chunk's buffers are locals of a call, so that none is left when the next chunk begins.
+
+
+def _output(part: _Inputs, chunk: _Chunk) -> Tensor:
+    """One chunk's output."""
+    probabilities, _ = _probabilities(part, chunk)
+    return _sums(probabilities.to(part.value.dtype), part.text_value, part.value)
+
+
+def _grads(
+    part: _Inputs, chunk: _Chunk, output: Tensor, upstream: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One chunk's gradients of query, key and value, its probabilities computed anew."""
+    probabilities, slope = _probabilities(part, chunk)
+    own = slice(chunk.num_text, None)
+    grad_value = torch.matmul(probabilities[..., own].to(part.value.dtype).mT, upstream)
+    grad_scores = _products(upstream, part.text_value, part.value)
+    row_mean = (upstream.float() * output.float()).sum(-1, keepdim=True)
+    grad_scores.sub_(row_mean).mul_(probabilities)
+    if slope is not None:
+        grad_scores.mul_(slope)
+    weights = grad_scores.to(part.query.dtype)
+    grad_query = _sums(weights, part.text_key, part.key).mul_(part.scaling)
+    grad_key = torch.matmul(weights[..., own].mT, part.query).mul_(part.scaling)
+    return grad_query, grad_key, grad_value
+
+
+def _probabilities(part: _Inputs, chunk: _Chunk) -> tuple[Tensor, Tensor | None]:
     """One chunk's attention in fp32, (kv_heads, groups, rows, text + size).
 
     Returns:
         The probabilities, and the slope of the softcap where there is one.
     """
-    scores = _products(query[chunk.at], text_key[chunk.text_at], key[chunk.at]).mul_(scaling)
+    scores = _products(part.query, part.text_key, part.key).mul_(part.scaling)
     slope = None
-    if softcap is not None:
-        scores.div_(softcap).tanh_()
-        slope = 1 - scores.square()
-        scores.mul_(softcap)
+    if part.softcap is not None:
+        scores.div_(part.softcap).tanh_()
+        slope = scores.square().neg_().add_(1)
+        scores.mul_(part.softcap)
     by_head = scores.unflatten(2, (-1, chunk.own_mask.shape[0])).transpose(1, 2)
     if chunk.text_mask is not None:
         by_head[..., : chunk.num_text].add_(chunk.text_mask)

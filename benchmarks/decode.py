@@ -1,0 +1,131 @@
+"""Claim: decoding from a cache file costs what transformers' `generate` costs.
+
+    decode  milliseconds a forward of one token, ours from a file and theirs from memory
+    think   time to the first token with 16 latents, from a plain cache, in decoded tokens
+
+Both decode greedily after the same text, at the same batch, and must give the same tokens.
+Ours opens the files and joins them within the time; theirs is handed a cache that is ready.
+The file keeps the last hidden state, so ours makes one forward less; each side's time is
+divided by the forwards it makes. The base has random bf16 weights and never ends a text.
+
+    python benchmarks/decode.py --repeats 5
+"""
+
+import argparse
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import torch
+from random_base import random_base
+from ratio import Ratio, in_turn, report
+from transformers import DynamicCache
+
+from deliberate.core import (
+    Base,
+    Cache,
+    CacheFile,
+    Sampling,
+    build,
+    coprocessor_config,
+    generate,
+    prefill,
+    save,
+)
+
+DECODE_TARGET, THINK_TARGET = 1.05, 4.0
+LATENTS = 16
+
+
+def from_files(base: Base, paths: list[Path], tokens: int) -> list[list[int]]:
+    """Ours: open the files and decode from them."""
+    caches = []
+    for path in paths:
+        with CacheFile(path) as file:
+            caches.append(file.cache())
+    results = generate(base, caches, Sampling(max_tokens=tokens))
+    return [result.token_ids for result in results]
+
+
+def by_transformers(base: Base, caches: list[Cache], tokens: int) -> list[list[int]]:
+    """The peer: its own cache of all but the last token, and its own loop."""
+    ids = torch.stack([cache.token_ids for cache in caches])
+    output = base.model.generate(
+        input_ids=ids[:, -1:],
+        attention_mask=torch.ones_like(ids),
+        past_key_values=ready(caches),
+        max_new_tokens=tokens,
+        do_sample=False,
+    )
+    return output[:, 1:].tolist()
+
+
+def ready(caches: list[Cache]) -> DynamicCache:
+    """What transformers goes on from: all but the last token of texts of one length."""
+    joined = DynamicCache()
+    for layer in range(len(caches[0].keys)):
+        keys = torch.stack([cache.keys[layer][:, :-1] for cache in caches])
+        values = torch.stack([cache.values[layer][:, :-1] for cache in caches])
+        joined.update(keys, values, layer)
+    return joined
+
+
+def main() -> None:
+    """Check that the tokens agree, time in turn, print the table and the line.
+
+    Raises:
+        SystemExit: they do not.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--text", type=int, default=256, help="tokens of each text")
+    parser.add_argument("--tokens", type=int, default=48, help="tokens decoded")
+    parser.add_argument("--hidden", type=int, default=768)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--vocabulary", type=int, default=16384)
+    options = parser.parse_args()
+
+    base = random_base(
+        hidden=options.hidden,
+        layers=options.layers,
+        vocabulary=options.vocabulary,
+        positions=options.text + LATENTS + options.tokens,
+        dtype=torch.bfloat16,
+    )
+    coprocessor = build(coprocessor_config(start="warm", latents=LATENTS), base)
+    generator = torch.Generator().manual_seed(1)
+    texts = torch.randint(options.vocabulary, (options.batch, options.text), generator=generator)
+    caches = prefill(base, list(texts))
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{row}.st" for row in range(options.batch)]
+        for cache, path in zip(caches, paths, strict=True):
+            save(cache, path)
+        ours = partial(from_files, base, paths, options.tokens)
+        theirs = partial(by_transformers, base, caches, options.tokens)
+        if ours() != theirs():
+            raise SystemExit("the decoded tokens differ")
+        think = partial(generate, base, caches, Sampling(max_tokens=1), coprocessor=coprocessor)
+        seconds = in_turn(
+            {"ours": ours, "transformers": theirs, "16 latents": think}, repeats=options.repeats
+        )
+    token = seconds["ours"] / (options.tokens - 1)
+    their_token = seconds["transformers"] / options.tokens
+    first = seconds["16 latents"]
+    print(f"{base.num_parameters / 1e6:.0f} M parameters, {options.batch} x {options.text} tokens")
+    print(f"{'ours':>14}  {token * 1e3:7.2f} ms a forward  {token / their_token:5.2f} x theirs")
+    print(f"{'transformers':>14}  {their_token * 1e3:7.2f} ms a forward")
+    print(
+        f"{'first token':>14}  {first * 1e3:7.2f} ms after 16 latents = {first / token:.2f} tokens"
+    )
+    report(
+        "decode",
+        {
+            "decode": Ratio(value=token / their_token, target=DECODE_TARGET, at_least=False),
+            "think": Ratio(value=first / token, target=THINK_TARGET, at_least=False),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
