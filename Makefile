@@ -35,10 +35,10 @@ bench: install
 
 # The embedded base, its coprocessor and its soft embedding, from the source on this machine.
 nano: install
-	$(BIN)/pip install -q -c constraints.txt accelerate
+	$(BIN)/pip install -q -c constraints.txt accelerate==1.15.0
 	$(BIN)/python recipes/nano_base.py --output $(NANO)/base --work build/nano-base
-	$(BIN)/deliberate train recipes/nano.yaml --output-dir build/nano
-	$(BIN)/deliberate train recipes/nano-soft.yaml --output-dir build/nano-soft
+	$(BIN)/deliberate train recipes/nano.yaml --output-dir build/nano --resume
+	$(BIN)/deliberate train recipes/nano-soft.yaml --output-dir build/nano-soft --resume
 	mkdir -p $(NANO)/coprocessor $(NANO)/soft
 	cp build/nano/config.json build/nano/model.safetensors $(NANO)/coprocessor
 	cp build/nano-soft/config.json build/nano-soft/model.safetensors $(NANO)/soft

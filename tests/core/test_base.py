@@ -98,3 +98,22 @@ def test_latents_stand_and_are_scaled_as_the_start_says():
     assert coprocessor_config(start="paper").positions == "after"
     assert coprocessor_config(start="warm").latent_scale == 16
     assert set(STARTS) == {"paper", "warm"}
+
+
+def test_weights_that_would_have_to_be_unpickled_are_refused(llama, llama_folder):
+    (llama_folder / "model.safetensors").unlink()
+    torch.save(llama.model.state_dict(), llama_folder / "pytorch_model.bin")
+    with pytest.raises(DeliberateError, match="cannot load"):
+        load_base(str(llama_folder))
+
+
+def test_truncated_weights_are_refused_in_one_line(llama_folder):
+    weights = llama_folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(DeliberateError, match="cannot load"):
+        load_base(str(llama_folder))
+
+
+def test_a_folder_s_id_means_the_same_from_anywhere(llama_folder, monkeypatch):
+    monkeypatch.chdir(llama_folder.parent)
+    assert load_base(llama_folder.name).id == str(llama_folder)

@@ -139,3 +139,25 @@ def test_the_cache_given_is_left_as_it_was(base, start, make):
         assert cache.latents is None
         assert all(torch.equal(a, b) for a, b in zip(cache.keys, layers, strict=True))
     assert base.trunk.config._attn_implementation in {"sdpa", "eager"}
+
+
+def test_each_text_of_a_batch_ends_where_its_own_positions_do(base, start, make):
+    coprocessor = make(base, start)
+    long, short = prefill(base, [text(1, 58), text(2, 5)])
+    for model in (None, coprocessor):
+        together = generate(base, [long, short], Sampling(max_tokens=20), coprocessor=model)
+        alone = [
+            generate(base, [cache], Sampling(max_tokens=20), coprocessor=model)[0]
+            for cache in (long, short)
+        ]
+        assert [g.token_ids for g in together] == [g.token_ids for g in alone]
+        assert len(together[0].token_ids) <= 64 - 58 + 1
+
+
+def test_asking_again_ends_with_the_positions_and_loses_nothing(base, start, make):
+    coprocessor = make(base, start)
+    plain = prefill(base, [text(4, 54), text(5, 3)])
+    sampling = Sampling(max_tokens=20, every=4)
+    results = generate(base, plain, sampling, coprocessor=coprocessor)
+    assert all(result.token_ids for result in results)
+    assert 0 in results[1].token_ids or len(results[1].token_ids) == 20

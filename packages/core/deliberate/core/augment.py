@@ -88,7 +88,7 @@ def augment(
     lengths = torch.tensor([len(cache.token_ids) for cache in plain], device=base.device)
     anchors = lengths[:, None] - 1
     position_ids = latent_positions(anchors, latents=count, positions=coprocessor.config.positions)
-    if base.positions is not None and int(position_ids.max()) >= base.positions:
+    if not has_room(base, coprocessor, int(lengths.max())):
         raise CacheError(
             f"the text has {int(lengths.max())} tokens and {base.id!r} reads at most "
             f"{base.positions}: there is no room for {count} latents"
@@ -107,6 +107,13 @@ def augment(
         )
         for row, cache in enumerate(plain)
     ]
+
+
+def has_room(base: Base, coprocessor: Coprocessor, tokens: int) -> bool:
+    """Whether the latents after a text of that many tokens stand within the base's positions."""
+    config = coprocessor.config
+    last = tokens - 1 + (config.latents if config.positions == "after" else 0)
+    return base.positions is None or last < base.positions
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -35,6 +36,10 @@ EMBEDDED = "nano"
 
 NANO = Path(__file__).parent / "nano"
 """Folder of the embedded base, its coprocessor and its soft embedding."""
+
+
+# Said aloud, because transformers otherwise asks on the terminal whether to run code it was sent.
+_TRUST = {"trust_remote_code": False}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -141,19 +146,22 @@ def load_base(
     else:
         folder, commit = hub.resolve(name, revision=revision, what="base model")
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, **_TRUST)
         check_supported(config)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
-        tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(folder))
-    except (OSError, ValueError) as error:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, **_TRUST
+        ).to(device)
+        tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(folder, **_TRUST))
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DeliberateError(f"cannot load {name!r} as a base model: {reason}") from error
     return Base(
         model=model,
         tokenizer=tokenizer,
-        id=name,
+        # A relative folder would mean another one, or a Hub id, in another working folder.
+        id=name if name == EMBEDDED or commit else str(folder.resolve()),
         revision=commit,
-        fingerprint=fingerprint.of_base(folder, config),
+        fingerprint=fingerprint.of_base(folder),
     )
 
 

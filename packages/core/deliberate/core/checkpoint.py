@@ -63,6 +63,9 @@ def save_coprocessor(
         base: The base it serves.
         recipe: How it was trained, kept for the reader.
         dtype: In which weights are written; by default as they are.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; nothing half-written remains.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = {
@@ -77,7 +80,10 @@ def save_coprocessor(
         for name, tensor in coprocessor.state_dict().items()
     }
     with replacing(folder / WEIGHTS) as temporary:
-        save_file(weights, temporary, metadata={"format": "pt"})
+        try:
+            save_file(weights, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"cannot write {str(folder / WEIGHTS)!r}: {error}") from error
     write_bytes(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
 

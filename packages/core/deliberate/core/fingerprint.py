@@ -11,8 +11,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedConfig
-
 from deliberate.core.atomic import write_bytes
 
 _NOT_ARCHITECTURE = {
@@ -25,10 +23,13 @@ LENGTH = 16
 """Hexadecimal digits of a fingerprint."""
 
 
-def of_base(folder: Path, config: PreTrainedConfig) -> str:
-    """Fingerprint of a base model's folder."""
-    keys = {k: v for k, v in config.to_diff_dict().items() if k not in _NOT_ARCHITECTURE}
-    return _of(folder, keys)
+def of_base(folder: Path) -> str:
+    """Fingerprint of a base model's folder.
+
+    The configuration is read as it is written: what a library makes of it depends on its version.
+    """
+    config = json.loads((folder / "config.json").read_text())
+    return _of(folder, {key: v for key, v in config.items() if key not in _NOT_ARCHITECTURE})
 
 
 def of_coprocessor(folder: Path, settings: dict[str, Any]) -> str:
@@ -37,8 +38,10 @@ def of_coprocessor(folder: Path, settings: dict[str, Any]) -> str:
 
 
 def _of(folder: Path, settings: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for path in sorted(folder.glob("*.safetensors")):
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    # Some repositories hold all weights once more, as `consolidated.safetensors`.
+    files = sorted(folder.glob("*.safetensors"))
+    for path in [file for file in files if not file.name.startswith("consolidated")]:
         digest.update(f"{path.name} {_file_hash(path)}".encode())
     return digest.hexdigest()[:LENGTH]
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, TemperatureLogitsWarper, TopPLogitsWarper
 
-from deliberate.core.augment import augment, check_room, extend, without_latents
+from deliberate.core.augment import augment, check_room, extend, has_room, without_latents
 from deliberate.core.base import Base
 from deliberate.core.cache import Batch, Cache
 from deliberate.core.coprocessor import Coprocessor
@@ -116,16 +116,30 @@ def generate(
         decoding.run(caches, steps)
         left -= steps
         if left and not decoding.finished:
-            caches = _augmented(base, coprocessor, _grown(base, caches, rows, before))
+            caches = _grown(base, caches, rows, before)
+            going_on = [index for index, row in enumerate(rows) if not row.done]
+            caches = _augmented(base, coprocessor, caches, going_on)
     return [row.finish() for row in rows]
 
 
 def _augmented(
-    base: Base, coprocessor: Coprocessor | None, caches: Sequence[Cache]
+    base: Base,
+    coprocessor: Coprocessor | None,
+    caches: Sequence[Cache],
+    again: Sequence[int] | None = None,
 ) -> Sequence[Cache]:
-    """The caches, with latents where they had none."""
+    """The caches, with latents where they had none.
+
+    Asked `again`, only these rows get latents, and none where there is no room for them: text
+    that was decoded is not lost because latents would not fit.
+    """
     bare = [index for index, cache in enumerate(caches) if cache.latents is None]
-    if coprocessor is None or not bare:
+    if coprocessor is None:
+        return caches
+    if again is not None:
+        tokens = [len(cache.token_ids) for cache in caches]
+        bare = [i for i in bare if i in again and has_room(base, coprocessor, tokens[i])]
+    if not bare:
         return caches
     fresh = dict(zip(bare, augment(base, coprocessor, [caches[i] for i in bare]), strict=True))
     return [fresh.get(index, cache) for index, cache in enumerate(caches)]
@@ -135,14 +149,14 @@ def _grown(
     base: Base, caches: Sequence[Cache], rows: "list[_Row]", before: list[int]
 ) -> list[Cache]:
     """The plain caches over each text and what was decoded of it since `before`."""
-    return [
-        extend(
-            base,
-            without_latents(base, cache),
-            torch.tensor(row.result.token_ids[start:], dtype=torch.long, device=base.device),
-        )
-        for cache, row, start in zip(caches, rows, before, strict=True)
-    ]
+
+    def grown(cache: Cache, row: _Row, start: int) -> Cache:
+        if row.done:
+            return cache
+        new = torch.tensor(row.result.token_ids[start:], dtype=torch.long, device=base.device)
+        return extend(base, without_latents(base, cache), new)
+
+    return [grown(*one) for one in zip(caches, rows, before, strict=True)]
 
 
 class _Row:
@@ -230,10 +244,16 @@ class _Decoding:
             for row, token in zip(self._rows, tokens.tolist(), strict=True):
                 if not row.done:
                     row.add(token, self._end)
-            full = base.positions is not None and int(batch.next_position.max()) >= base.positions
-            if step + 1 == steps or self.finished or full:
+            position_ids = batch.next_position[:, None]
+            if base.positions is not None:
+                for row, position in zip(self._rows, batch.next_position.tolist(), strict=True):
+                    row.done |= position >= base.positions  # by its length: nothing more fits
+                # Rows that ended go on with the batch, and nobody looks at them.
+                position_ids = position_ids.clamp(max=base.positions - 1)
+            if step + 1 == steps or self.finished:
                 break
-            hidden = batch.feed(base.trunk, base.embed(tokens[:, None]))[:, -1]
+            embeds = base.embed(tokens[:, None])
+            hidden = batch.feed(base.trunk, embeds, position_ids=position_ids)[:, -1]
 
     def _choose(self, logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, " batch"]:
         if self._greedy:

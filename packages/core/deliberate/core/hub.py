@@ -13,6 +13,7 @@ from huggingface_hub.errors import (
 
 from deliberate.core.errors import DeliberateError
 
+_NOT_FILES = ["*/*", "consolidated*"]  # other formats, and all weights once more
 _FILES = ["*.json", "*.safetensors", "tokenizer.model", "*.txt"]
 
 
@@ -34,7 +35,11 @@ def resolve(name: str, *, revision: str | None, what: str) -> tuple[Path, str]:
     if name and folder.is_dir():
         return folder, ""
     try:
-        snapshot = Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
+        snapshot = Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=_FILES, ignore_patterns=_NOT_FILES
+            )
+        )
     except HFValidationError as error:
         raise DeliberateError(
             f"no {what} at {name!r}: it is neither a folder nor a Hub id like 'user/repo'"

@@ -6,6 +6,7 @@ A source is `stdlib` (the Python standard library's own source), `installed` (th
 installed packages), a text file, a JSONL file or a folder of text files.
 """
 
+import glob
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,8 @@ def documents(source: str, *, split: str = "train", field: str = "text") -> Data
     if not path.exists():
         known = ", ".join(EMBEDDED)
         raise TextError(f"no texts at {source!r}: give a file, a folder or one of {known}")
+    if path.is_file() and not path.stat().st_size:
+        raise TextError(f"{source!r} holds no text: the file is empty")
     rows = _jsonl(path, field) if path.suffix == ".jsonl" else _plain(path)
     rows = rows.filter(lambda row: bool(row["text"].strip()))
     if not len(rows):
@@ -122,6 +125,9 @@ def _plain(path: Path) -> Dataset:
     files = [file for file in files if file.is_file() and not _hidden(file, path)]
     if not files:
         raise TextError(f"{str(path)!r} is a folder without files")
+    rows = next((file for file in files if file.suffix == ".jsonl"), None)
+    if rows is not None and path.is_dir():
+        raise TextError(f"{str(path)!r} holds {rows.name!r}: name a JSONL file by itself")
     return _named(path, _load("text", files, sample_by="document")["text"])
 
 
@@ -142,8 +148,9 @@ def _load(kind: str, files: Sequence[Path], **options: Any) -> Dataset:
         TextError: a file cannot be read.
     """
     names = [str(file) for file in files]
+    patterns = [glob.escape(name) for name in names]  # else `a[1].txt` is one
     try:
-        return cast(Dataset, load_dataset(kind, data_files=names, split="train", **options))
+        return cast(Dataset, load_dataset(kind, data_files=patterns, split="train", **options))
     except DatasetGenerationError as error:
         name = next((name for name in names if not _is_utf8(Path(name))), names[0])
         reason = error.__cause__ or error
