@@ -99,16 +99,16 @@ def _first_words(file: "CacheFile") -> str | None:
 @functools.cache
 def _tokenizer(base: str, fingerprint: str) -> "PreTrainedTokenizerBase | None":
     """The tokenizer of a base, if it is on this machine and the same one still."""
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
     from deliberate.core.base import EMBEDDED, NANO
     from deliberate.core.fingerprint import of_base
 
     folder = NANO / "base" if base == EMBEDDED else Path(base)
     try:
-        if not base or of_base(folder, AutoConfig.from_pretrained(folder)) != fingerprint:
+        if not base or of_base(folder) != fingerprint:
             return None
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError):  # the words are a courtesy: without the base they are left out
         return None
 

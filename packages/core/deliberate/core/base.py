@@ -38,10 +38,6 @@ NANO = Path(__file__).parent / "nano"
 """Folder of the embedded base, its coprocessor and its soft embedding."""
 
 
-# Said aloud, because transformers otherwise asks on the terminal whether to run code it was sent.
-_TRUST = {"trust_remote_code": False}
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Base:
     """A causal language model that is read through and never changed."""
@@ -146,12 +142,15 @@ def load_base(
     else:
         folder, commit = hub.resolve(name, revision=revision, what="base model")
     try:
-        config = AutoConfig.from_pretrained(folder, **_TRUST)
+        # Said aloud: transformers otherwise asks on the terminal whether to run code it was sent.
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         check_supported(config)
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, **_TRUST
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False
         ).to(device)
-        tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(folder, **_TRUST))
+        tokenizer = cast(
+            PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        )
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DeliberateError(f"cannot load {name!r} as a base model: {reason}") from error
