@@ -1,7 +1,10 @@
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from deliberate.core import load_base, save_coprocessor
 
 
 @pytest.fixture
@@ -21,20 +24,80 @@ def measured(run, coprocessor_folder, held_out):
     return measured
 
 
-def test_json_is_one_object_with_the_promised_keys(measured, coprocessor_folder):
-    outcome = measured("--json", "--soft", coprocessor_folder)
+@pytest.fixture
+def soft_folder(offline, llama_folder, tmp_path, make):
+    base = load_base(str(llama_folder))
+    save_coprocessor(make(base, "warm", kind="soft"), tmp_path / "soft", base=base)
+    return tmp_path / "soft"
+
+
+def test_json_is_one_object_with_the_promised_keys(measured, soft_folder):
+    outcome = measured("--json", "--soft", soft_folder)
     assert outcome.code == 0, outcome.err
     report = json.loads(outcome.out)
     assert report["perplexity"]["base"].keys() == {"1", "2", "4", "8"}
     assert report["change_percent"]["soft"]["1"].keys() == {"value", "low", "high"}
-    assert report["change_percent"]["soft"] == report["change_percent"]["latents"]
+    assert report["soft_setting"]["kind"] == "soft"
+    assert report["fingerprints"].keys() == {"base", "latents", "soft"}
 
 
-def test_the_table_says_whether_there_is_a_gain(measured):
-    outcome = measured()
-    assert "base alone" in outcome.out
-    assert "soft_input last_token" in outcome.out
-    assert "With latents, perplexity is" in outcome.out
+def test_the_table_shows_each_perplexity_and_the_fingerprints_in_eighty_columns(
+    measured, soft_folder
+):
+    report = json.loads(measured("--json", "--soft", soft_folder).out)
+    shown = measured("--soft", soft_folder).out
+    assert max(map(len, shown.splitlines())) <= 80
+    for perplexity in report["perplexity"].values():
+        assert f"{perplexity['8']:.3f}" in shown
+    percents = [
+        f"{percent:+.2f}" if abs(percent) < 10 else f"{percent:+.1f}"
+        for change in report["change_percent"].values()
+        for percent in (change["8"]["low"], change["8"]["high"])
+    ]
+    for low, high in zip(percents[::2], percents[1::2], strict=True):
+        assert f"{low} … {high}" in shown
+    for fingerprint in report["fingerprints"].values():
+        assert fingerprint in shown
+    assert "soft_input last_token" in shown
+
+
+def test_few_texts_give_no_verdict_and_enough_texts_give_one(measured):
+    few = measured("--length", "60")
+    assert "Too few texts to tell" in few.out
+    assert "With latents" not in few.out
+    assert "No measured gain" not in few.out
+    enough = measured("--length", "10").out
+    assert "With latents the perplexity is" in enough or "No measured gain" in enough
+
+
+def test_a_short_text_of_ones_own_is_measured_in_shorter_passages(run, coprocessor_folder):
+    Path("own.txt").write_text("one text of my own and no other one " * 8)
+    outcome = run("eval", coprocessor_folder, "--data", "own.txt", "--ahead", "4", "--anchors", "3")
+    assert outcome.code == 0, outcome.err
+    assert "cut to at most 16 tokens" in outcome.err
+    assert "another passage's" in " ".join(outcome.out.split())
+
+
+def test_progress_counts_the_passages_that_there_are(measured, monkeypatch):
+    told = []
+
+    @contextmanager
+    def progress(what, total):
+        yield lambda count, *, total=None: told.append((count, total))
+
+    monkeypatch.setattr("deliberate.cli.commands.evaluate.progress", progress)
+    report = json.loads(measured("--json").out)
+    assert told[0] == (0, report["passages"])
+    assert sum(count for count, _ in told) == report["passages"]
+
+
+def test_a_fault_of_ours_keeps_its_traceback(measured, monkeypatch):
+    def broken(*_, **__):
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr("deliberate.eval.evaluate", broken)
+    with pytest.raises(ValueError, match="a fault of ours"):
+        measured()
 
 
 def test_the_report_is_kept_with_the_run(measured, coprocessor_folder):
@@ -57,3 +120,11 @@ def test_bad_input_is_one_sentence(refused, coprocessor_folder, held_out):
     assert "'text'" in refused("eval", coprocessor_folder, "--data", held_out)
     line = refused("eval", coprocessor_folder, "--data", held_out, "--anchors", "0", code=2)
     assert "anchors must be at least 1, got 0" in line
+    line = refused("eval", coprocessor_folder, "--seed", "-1", code=2)
+    assert "seed must be from 0" in line
+    line = refused("eval", coprocessor_folder, "--length", "9", code=2)
+    assert "length must be at least ahead + 2 = 34, got 9" in line
+    few = ("eval", coprocessor_folder, "--data", held_out, "--field", "body")
+    assert "smaller --ahead" in refused(*few, "--ahead", "300")
+    line = refused(*few, "--soft", coprocessor_folder)
+    assert "must be of kind 'soft' with 3: train one with" in line

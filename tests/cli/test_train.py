@@ -100,6 +100,10 @@ def test_an_existing_run_is_refused(run, refused, tiny):
         ("coprocessor.kind=clever", "full, soft"),
         ("train.steps=many", "'many'"),
         ("trian.steps=1", "'trian'"),
+        ("data.field=@text", "change 'data.field=@text' is not YAML"),
+        ("data.train=[x", "change 'data.train=[x' is not YAML"),
+        ("train.beta2=1", "below 1, got 1.0"),
+        ("train.clip=.nan", "train.clip must be above 0, got nan"),
     ],
 )
 def test_a_wrong_value_is_a_wrong_use_and_leaves_nothing(refused, tiny, change, told):
@@ -111,3 +115,24 @@ def test_a_recipe_or_text_that_is_not_there_is_refused(refused, tiny):
     assert "'nowhere.yaml'" in refused("train", "nowhere.yaml")
     line = refused("train", *tiny, "--set", "data.train=nowhere.txt", "--output-dir", "out")
     assert "'nowhere.txt'" in line
+    assert not Path("out").exists()
+
+
+def test_what_the_base_has_no_room_for_is_refused(refused, tiny):
+    line = refused("train", *tiny, "--set", "data.length=999", "--output-dir", "out")
+    assert "data.length is 999" in line
+    assert "64 or less" in line
+    assert not Path("out").exists()
+
+
+def test_a_folder_without_a_run_is_not_resumed(refused):
+    assert "nothing to resume at 'typo'" in refused("train", "--resume", "--output-dir", "typo")
+    assert not Path("typo").exists()
+
+
+def test_a_loss_that_is_no_number_is_one_line(run, tiny):
+    wide = ["--set", "coprocessor.latent_scale=1e300"]  # infinite in single precision
+    outcome = run("train", *tiny, *wide, "--output-dir", "out")
+    assert outcome.code == 1
+    assert outcome.err.splitlines()[-1].startswith("deliberate: the loss of step 1 is nan")
+    assert "Traceback" not in outcome.err

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import os
 import re
@@ -12,70 +11,17 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from deliberate.core import fingerprint, load_base
-from deliberate.core import hub as names
+from deliberate.core import load_base
 from deliberate.core.checkpoint import save_coprocessor
 from deliberate.core.errors import CheckpointError, DeliberateError
+from deliberate.core.local_paths import without_folders
 from deliberate.core.publish import PublishError, prepare, publish
 
 # The Hub's own client uploads large files in a way that its HTTP library wants to change.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 REPO = "someone/thinker"
-RECIPE = {
-    "data": {"train": "/home/someone/secret plans/letters.txt", "length": 32},
-    "objective": {"ahead": 4, "anchors": 8},
-    "train": {"steps": 12, "batch": 2, "soft_learning_rate": None},
-}
 ALL = {"README.md", "config.json", "model.safetensors", "recipe.yaml", "eval.json"}
-
-
-def _report(run, **changes):
-    """What `deliberate eval` writes: a gain at token 1, none at 2, harm at 4."""
-    change = {
-        "1": {"value": -3.0, "low": -3.5, "high": -2.5},
-        "2": {"value": -0.1, "low": -0.4, "high": 0.2},
-        "4": {"value": 1.0, "low": 0.5, "high": 1.5},
-    }
-    return {
-        "perplexity": {
-            "base": {"1": 10.0, "2": 9.5, "4": 9.0},
-            "latents": {"1": 9.7, "2": 9.49, "4": 9.09},
-            "soft": {"1": 9.9, "2": 9.5, "4": 9.0},
-        },
-        "change_percent": {"latents": change, "soft": change},
-        "anchors": 640,
-        "passages": 20,
-        "documents": 1,
-        "resampled": "passage",
-        "data": "stdlib",
-        "length": 64,
-        "fingerprints": {"latents": _fingerprint(run)},
-        **changes,
-    }
-
-
-def _fingerprint(run):
-    settings = json.loads((run / "config.json").read_text())["coprocessor"]
-    return fingerprint.of_coprocessor(run, settings)
-
-
-@pytest.fixture
-def run(llama, make, tmp_path):
-    """A finished run's folder, evaluated, with its checkpoints still there."""
-    folder = tmp_path / "run"
-    on_hub = dataclasses.replace(llama, id="someone/tiny-llama", revision="b" * 40)
-    save_coprocessor(make(llama, "warm"), folder, base=on_hub, recipe=RECIPE)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
-    (folder / "eval.json").write_text(json.dumps(_report(folder)))
-    (folder / "metrics.jsonl").write_text("{}\n")
-    (folder / "checkpoints" / "12").mkdir(parents=True)
-    (folder / "checkpoints" / "12" / "model.safetensors").write_bytes(b"state")
-    return folder
-
-
-def _card(run):
-    return prepare(run, REPO).card
 
 
 def test_one_commit_holds_exactly_the_runs_files_and_the_card(hub, run):
@@ -90,6 +36,52 @@ def test_one_commit_holds_exactly_the_runs_files_and_the_card(hub, run):
     assert published.commit == ours.sha
     assert published.url == publication.url == f"{hub.url}/{REPO}"
     assert publication.sizes == {name: len(ours.files[name]) for name in publication.files}
+
+
+def test_what_is_sent_names_no_folder_of_this_machine(hub, run, report):
+    config = json.loads((run / "config.json").read_text())
+    config["base"].update(id="/home/someone/models/mine", revision="")
+    config["recipe"]["data"] = {"train": "/home/someone/secret plans/letters.txt"}
+    recipe = {"base": {"id": "~/models/mine"}, "data": config["recipe"]["data"], "steps": 3}
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    told = report(run, data="/home/someone/secret plans/letters.txt (held out)")
+    (run / "eval.json").write_text(json.dumps(told))
+    before = {name: (run / name).read_bytes() for name in ALL - {"README.md"}}
+    publish(prepare(run, REPO))
+    sent = hub.repositories[REPO].commits[-1].files
+    for name in ALL - {"model.safetensors"}:
+        assert b"/home" not in sent[name]
+        assert b"secret" not in sent[name]
+    assert json.loads(sent["config.json"])["base"]["id"] == "mine"
+    assert yaml.safe_load(sent["recipe.yaml"]) == {
+        "base": {"id": "mine"}, "data": {"train": "letters.txt"}, "steps": 3
+    }  # fmt: skip
+    assert json.loads(sent["eval.json"]) == {**told, "data": "letters.txt (held out)"}
+    assert before == {name: (run / name).read_bytes() for name in before}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("/home/someone/x.txt", "x.txt"),
+        ("~/x/", "x"),
+        ("../x.txt", "x.txt"),
+        ("C:\\me\\x.txt", "x.txt"),
+        ("file:///home/me/x.txt", "x.txt"),
+        ("user/repo", "user/repo"),
+        ("stdlib (held out)", "stdlib (held out)"),
+        ([{"a": "/b/c"}, 1.5, None], [{"a": "c"}, 1.5, None]),
+    ],
+)
+def test_a_local_path_is_cut_to_its_last_part_and_all_else_kept(value, shown):
+    assert without_folders(value) == shown
+
+
+def test_a_recipe_that_cannot_be_read_is_refused(run):
+    (run / "recipe.yaml").write_text("data: [")
+    with pytest.raises(PublishError, match="mend it, or remove it"):
+        prepare(run, REPO)
 
 
 @pytest.mark.parametrize("private", [True, False])
@@ -204,8 +196,8 @@ def test_damaged_weights_are_refused(run):
         {"fingerprints": []},
     ],
 )
-def test_an_evaluation_that_lacks_its_numbers_is_refused(run, changes):
-    (run / "eval.json").write_text(json.dumps(_report(run, **changes)))
+def test_an_evaluation_that_lacks_its_numbers_is_refused(run, report, changes):
+    (run / "eval.json").write_text(json.dumps(report(run, **changes)))
     with pytest.raises(DeliberateError, match=r"run `deliberate eval.*` again, or remove it"):
         prepare(run, REPO)
 
@@ -217,115 +209,17 @@ def test_an_evaluation_that_cannot_be_read_is_refused(run, content):
         prepare(run, REPO)
 
 
-def test_an_evaluation_of_other_weights_is_refused(run):
-    (run / "eval.json").write_text(json.dumps(_report(run, fingerprints={"latents": "0" * 16})))
+def test_an_evaluation_of_other_weights_is_refused(run, report):
+    (run / "eval.json").write_text(json.dumps(report(run, fingerprints={"latents": "0" * 16})))
     with pytest.raises(PublishError, match="measured other weights"):
         prepare(run, REPO)
-
-
-def test_the_card_claims_a_gain_only_where_the_interval_excludes_zero(run):
-    card = _card(run)
-    assert "With latents the perplexity is lower at token 1." in card
-    assert "No measured gain at token 2: the interval includes zero." in card
-    assert "With latents the perplexity is higher at token 4." in card
-    assert "| 1 | 10.000 | 9.700 (-3.00 %: -3.50 to -2.50) | 9.900" in card
-    assert "`stdlib` (1 document, 20 passages, 640 anchors, at most 64 tokens a passage)" in card
-    assert "bootstrap over passages" in card
-
-
-def test_the_card_of_a_run_that_was_not_evaluated_says_so(run):
-    (run / "eval.json").unlink()
-    card = _card(run)
-    assert "It was not evaluated" in card
-    assert "%" not in card
-
-
-def test_the_card_states_what_the_run_states(run, llama, make):
-    card = _card(run)
-    metadata = yaml.safe_load(card.split("---")[1])
-    assert metadata["base_model"] == "someone/tiny-llama"
-    assert metadata["base_model_relation"] == "adapter"
-    assert metadata["library_name"] == "deliberate"
-    assert metadata["pipeline_tag"] == "text-generation"
-    assert "license" not in metadata
-    for stated in (
-        "(N_L): 3\n",
-        "(N_A): 4\n",
-        f"revision `{'b' * 40}`, fingerprint `llama`",
-        "`soft_input` `last_token`, `latent_norm` `before`, `latent_scale` `16.0`",
-        f"Parameters: {make(llama, 'warm').num_parameters:,}, in float32",
-        "| `data.train` | `letters.txt` |",
-        "| `train.steps` | `12` |",
-    ):
-        assert stated in card
-    assert "None" not in card
-
-
-def test_a_base_that_is_not_on_the_hub_is_not_linked_there(run):
-    config = json.loads((run / "config.json").read_text())
-    config["base"].update(id="/home/someone/models/mine", revision="")
-    (run / "config.json").write_text(json.dumps(config))
-    card = _card(run)
-    assert "base_model" not in card
-    assert "huggingface.co/" not in card
-    assert "/home" not in card
-    assert "`mine`, which was a folder and not on the Hub" in card
-    assert 'load_base("path/to/mine")' in card
-
-
-def test_the_embedded_base_needs_no_name_in_the_card(run):
-    config = json.loads((run / "config.json").read_text())
-    config["base"].update(id="nano", revision="")
-    (run / "config.json").write_text(json.dumps(config))
-    card = _card(run)
-    assert "base_model" not in card
-    assert "load_base()" in card
-    assert f"deliberate generate --coprocessor {REPO}" in card
-
-
-@pytest.mark.parametrize("status", [401, 403, 404, 500])
-def test_an_id_that_the_hub_refuses_is_one_sentence(hub, status):
-    hub.refusals["GET"] = status
-    with pytest.raises(
-        DeliberateError, match=r"no coprocessor 'someone/else' from the Hub"
-    ) as error:
-        names.resolve("someone/else", revision=None, what="coprocessor")
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_file_that_the_hub_refuses_is_one_sentence(hub, status):
-    hub.add(REPO, {"config.json": b"{}"})
-    hub.refusals["/resolve/"] = status
-    with pytest.raises(DeliberateError, match=r"no coprocessor 'someone/thinker'") as error:
-        names.resolve(REPO, revision=None, what="coprocessor")
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("name", ["", "a/b/c", "not there"])
-def test_what_is_neither_a_folder_nor_an_id_is_refused(hub, name):
-    with pytest.raises(DeliberateError, match="neither a folder nor a Hub id"):
-        names.resolve(name, revision=None, what="coprocessor")
-    assert not hub.requests
-
-
-def test_a_revision_that_is_not_there_is_named(hub):
-    hub.add(REPO, {"config.json": b"{}"})
-    with pytest.raises(DeliberateError, match="has no revision 'v2'"):
-        names.resolve(REPO, revision="v2", what="coprocessor")
-
-
-def test_an_id_without_a_network_is_one_sentence(hub, monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(DeliberateError, match="the Hub cannot be reached: give a folder") as error:
-        names.resolve("someone/else", revision=None, what="coprocessor")
-    assert "\n" not in str(error.value)
 
 
 _PUBLISH_AND_LOAD = """
 import sys
 import torch
 from deliberate.core import load_base, load_coprocessor, save_coprocessor
+from deliberate.core.local_paths import without_folders
 from deliberate.core.publish import prepare, publish
 
 folder = sys.argv[1]

@@ -1,17 +1,21 @@
 """Perplexity by token ahead, its controls and its intervals."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
 
 from deliberate.core.ahead_loss import ahead_losses
+from deliberate.core.augment import tokenize
 from deliberate.core.checkpoint import Trained
-from deliberate.core.errors import TextError
+from deliberate.core.errors import CheckpointError, DeliberateError, TextError
 from deliberate.core.measure import Condition, Losses, Passage, measure, passages
 from deliberate.core.texts import documents
-from deliberate.eval import evaluate
+from deliberate.eval import Sample, evaluate
 from deliberate.eval.bootstrap import changes, resampled_unit
 from deliberate.eval.controls import shuffled, shuffled_but_last
 
@@ -38,9 +42,7 @@ def test_the_report_has_every_key_that_is_promised(llama, make, corpus):
         trained(make(llama, "warm")),
         soft=soft,
         data=str(corpus),
-        length=40,
-        ahead=8,
-        anchors=5,
+        sample=Sample(length=40, ahead=8, anchors=5),
     ).to_dict()
     names = {"latents", "shuffled", "shuffled_but_last", "soft"}
     tokens = {"1", "2", "4", "8"}
@@ -55,6 +57,7 @@ def test_the_report_has_every_key_that_is_promised(llama, make, corpus):
     assert report["parameters"]["soft"] == 3 * 16
     assert report["fingerprints"]["base"] == "llama"
     assert report["setting"]["latents"] == 3
+    assert report["soft_setting"]["kind"] == "soft"
 
 
 def test_measured_losses_are_those_of_the_text_at_each_anchor(base, start, make):
@@ -92,12 +95,68 @@ def test_measured_losses_are_those_of_the_text_at_each_anchor(base, start, make)
         torch.testing.assert_close(losses.sums["base"][row], own, atol=1e-3, rtol=1e-5)
 
 
-def test_another_text_s_latents_are_another_text_s():
-    latents = torch.arange(24.0).view(2, 2, 3, 2)
-    assert torch.equal(shuffled(latents), latents.flip(0))
-    mixed = shuffled_but_last(latents)
-    assert torch.equal(mixed[:, :, :2], latents.flip(0)[:, :, :2])
+def test_another_text_s_latents_are_the_partner_s():
+    latents, partners = torch.arange(36.0).view(3, 2, 3, 2), torch.tensor([2, 0, 0])
+    assert torch.equal(shuffled(latents, partners), latents[[2, 0, 0]])
+    mixed = shuffled_but_last(latents, partners)
+    assert torch.equal(mixed[:, :, :2], latents[[2, 0, 0]][:, :, :2])
     assert torch.equal(mixed[:, :, 2], latents[:, :, 2])
+
+
+def partners_of(base, coprocessor, documents):
+    """What a condition is told, and what is noted of it, one batch of passages of one length."""
+    seen = []
+
+    def change(latents, partners):
+        seen.append(partners.tolist())
+        return latents
+
+    chosen = [Passage(document=number, token_ids=list(range(2, 22))) for number in documents]
+    losses = measure(
+        base, {"any": Condition(writer=coprocessor, change=change)}, chosen, anchors=2, ahead=4
+    )
+    return seen[0], losses.partners.tolist()
+
+
+def test_a_partner_is_of_another_document_where_there_is_one(llama, make):
+    coprocessor = make(llama, "warm")
+    rows, noted = partners_of(llama, coprocessor, [0, 0, 0, 5, 0])
+    assert rows == [3, 3, 3, 4, 3]
+    assert noted == [5, 5, 5, 0, 5]
+    assert partners_of(llama, coprocessor, [7, 7, 7]) == ([1, 2, 0], [7, 7, 7])
+    assert partners_of(llama, coprocessor, [7]) == ([0], [7])
+
+
+def test_the_report_says_whether_latents_were_another_document_s(llama, make, corpus, tmp_path):
+    few = {"sample": Sample(length=20, ahead=4, anchors=2, texts=8)}
+    whole = evaluate(llama, trained(make(llama, "warm")), data=str(corpus), **few)
+    assert whole.shuffled_from == whole.to_dict()["shuffled_from"] == "document"
+    (tmp_path / "one.txt").write_text("abcdefgh " * 20)
+    one = evaluate(llama, trained(make(llama, "warm")), data=str(tmp_path / "one.txt"), **few)
+    assert one.shuffled_from == "passage"
+
+
+def test_the_seed_reaches_the_resampling_and_changes_are_made_once(
+    llama, make, corpus, monkeypatch
+):
+    asked = []
+
+    def counted(losses, name, *, seed):
+        asked.append((name, seed))
+        return changes(losses, name, seed=seed)
+
+    monkeypatch.setattr("deliberate.eval.report.changes", counted)
+    sample = Sample(length=20, ahead=4, anchors=2, texts=8, seed=5)
+    report = evaluate(llama, trained(make(llama, "warm")), data=str(corpus), sample=sample)
+    assert report.to_dict() == report.to_dict()
+    assert asked == [("latents", 5), ("shuffled", 5), ("shuffled_but_last", 5)]
+
+
+@pytest.mark.parametrize(("kind", "latents"), [("full", 3), ("soft", 2)])
+def test_a_baseline_is_a_soft_embedding_with_as_many_latents(llama, make, corpus, kind, latents):
+    soft = trained(make(llama, "warm", kind=kind, latents=latents))
+    with pytest.raises(CheckpointError, match=f"'{kind}' with {latents} latents, .* 'soft' with 3"):
+        evaluate(llama, trained(make(llama, "warm")), soft=soft, data=str(corpus))
 
 
 def losses_of(difference, documents=None):
@@ -106,6 +165,7 @@ def losses_of(difference, documents=None):
         sums={"base": base, "latents": base + torch.tensor(difference)[:, None].double()},
         anchors=torch.full((passages,), 10),
         documents=torch.tensor(documents) if documents else torch.arange(passages),
+        partners=torch.arange(passages),
     )
 
 
@@ -142,12 +202,58 @@ def test_passages_never_cross_documents(llama, corpus):
         assert text.replace(" ", "") in texts["text"][passage.document].replace(" ", "")
 
 
-def test_texts_too_short_are_refused(llama, make, tmp_path):
+@pytest.fixture
+def starting(save_base):
+    """A tokenizer that begins each text with a start token, as Llama's and Gemma's do."""
+    tokenizer = AutoTokenizer.from_pretrained(save_base("llama"))
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<end> $A", pair="<end> $A $B", special_tokens=[("<end>", 0)]
+    )
+    return tokenizer
+
+
+def test_each_passage_begins_with_the_start_token_where_a_text_does(llama, starting, corpus):
+    texts = documents(str(corpus))
+    cut = {"length": 30, "least": 10, "limit": 1000}
+    letters = [0] * len(texts)
+    for passage in passages(texts, starting, **cut):
+        prefilled = tokenize(replace(llama, tokenizer=starting), "a")
+        assert passage.token_ids[0] == prefilled[0] == starting.bos_token_id
+        assert starting.bos_token_id not in passage.token_ids[1:]
+        assert 10 <= len(passage.token_ids) <= 30
+        letters[passage.document] += len(passage.token_ids) - 1
+    for text, counted in zip(texts["text"], letters, strict=True):
+        assert len(text) - counted < 9  # only a remainder that is too short is left out
+    plain = passages(texts, llama.tokenizer, **cut)
+    assert starting.bos_token_id not in {passage.token_ids[0] for passage in plain}
+
+
+def test_a_short_text_is_cut_shorter_unless_a_length_is_asked_for(llama, make, tmp_path):
+    (tmp_path / "one.txt").write_text("abcdefgh " * 40)
+
+    def measured(**sample):
+        few = Sample(ahead=4, anchors=2, **sample)
+        data = str(tmp_path / "one.txt")
+        return evaluate(llama, trained(make(llama, "warm")), data=data, sample=few).drawn
+
+    halved = measured()
+    assert (halved.length_wanted, halved.length, len(halved.passages)) == (64, 16, 23)
+    assert measured(length=60).length == 60
+    assert measured(texts=3).length == 64
+
+
+def test_texts_too_short_are_refused_with_the_way_out(llama, make, tmp_path):
+    coprocessor = trained(make(llama, "warm"))
     (tmp_path / "short.txt").write_text("abc")
-    with pytest.raises(TextError, match="34 tokens"):
-        evaluate(llama, trained(make(llama, "warm")), data=str(tmp_path / "short.txt"), length=40)
+    with pytest.raises(TextError, match=r"34 to 40 tokens: give longer texts, .*--ahead"):
+        evaluate(llama, coprocessor, data=str(tmp_path / "short.txt"), sample=Sample(length=40))
     (tmp_path / "one.txt").write_text("abcdefgh " * 4)
-    with pytest.raises(ValueError, match="need two"):
+    with pytest.raises(TextError, match=r"need two: give more text, a smaller --length or --ahead"):
         evaluate(
-            llama, trained(make(llama, "warm")), data=str(tmp_path / "one.txt"), length=60, ahead=4
+            llama,
+            coprocessor,
+            data=str(tmp_path / "one.txt"),
+            sample=Sample(length=60, ahead=4),
         )
+    with pytest.raises(DeliberateError, match=r"64 positions, too few .* smaller --ahead"):
+        evaluate(llama, coprocessor, data=str(tmp_path / "one.txt"), sample=Sample(ahead=61))

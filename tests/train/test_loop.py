@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 
 import pytest
@@ -12,46 +11,8 @@ from safetensors.torch import load_file
 from deliberate.core.base import load_base
 from deliberate.core.checkpoint import load_coprocessor
 from deliberate.core.errors import CheckpointError, TextError
-from deliberate.train import Interrupted, load_recipe, train
+from deliberate.train import Interrupted, train
 from deliberate.train.checkpoint import found
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    words = ["abc", "cab", "bca", "xyz.", "zyx", "0123", "3210", "the", "end.\n"]
-    text = " ".join(random.Random(0).choices(words, k=4000))
-    path = tmp_path / "corpus.txt"
-    path.write_text(text)
-    return path
-
-
-@pytest.fixture
-def recipe(llama_folder, corpus):
-    def make(*changes):
-        return load_recipe(
-            None,
-            changes=[
-                f"base.id={llama_folder}",
-                "base.dtype=float32",
-                f"data.train={corpus}",
-                "data.length=32",
-                "coprocessor.latents=2",
-                "objective.ahead=3",
-                "objective.anchors=6",
-                "train.steps=8",
-                "train.batch=4",
-                "train.warmup=2",
-                "train.learning_rate=0.003",
-                "train.checkpoint_every=3",
-                "train.validate_every=4",
-                "eval.texts=4",
-                "eval.anchors=4",
-                "eval.ahead=4",
-                *changes,
-            ],
-        )
-
-    return make
 
 
 def metrics(folder):
@@ -156,3 +117,8 @@ def test_the_soft_embedding_trains_under_the_same_loop(recipe, tmp_path, llama_f
     assert trained.coprocessor.num_parameters == 2 * 16
     found_losses = losses(tmp_path / "run")
     assert sum(found_losses[-5:]) < sum(found_losses[:5])
+
+
+def test_a_folder_may_be_named_by_a_string(recipe, tmp_path):
+    folder = train(recipe("train.steps=1"), str(tmp_path / "run"))
+    assert (folder / "config.json").exists()

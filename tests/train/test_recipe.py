@@ -57,12 +57,55 @@ def test_an_unknown_key_lists_the_known_ones(change, known):
         "base.dtype=int8",
         "train.steps",
         "steps=3",
+        "train.learning_rate=1e38",
+        "train.weight_decay=1e38",
+        "train.beta2=1",
+        "train.beta2=-0.1",
+        "train.clip=0",
+        "train.warmup=-1",
+        "train.weight_decay=-0.1",
+        "train.final_rate=1.1",
+        "train.final_rate=-0.1",
+        "train.soft_learning_rate=0",
+        "train.soft_learning_rate=-1",
+        "train.seed=99999999999999999999",
+        "data.field=@text",
+        "data.train=[x",
+        "data.train=2020-13-45",
     ],
 )
 def test_a_value_that_cannot_be_is_refused_by_name(change):
     name = change.partition("=")[0].split(".")[-1]
     with pytest.raises(ValueError, match=name):
         load_recipe(None, changes=[change])
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "1e999"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "coprocessor.latent_scale",
+        "train.learning_rate",
+        "train.soft_learning_rate",
+        "train.final_rate",
+        "train.weight_decay",
+        "train.beta2",
+        "train.clip",
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=name.split(".")[1]):
+        load_recipe(None, changes=[f"{name}={value}"])
+
+
+def test_no_rate_of_their_own_is_a_rate_for_soft_tokens():
+    recipe = load_recipe(None, changes=["train.soft_learning_rate=null"])
+    assert recipe.train.soft_learning_rate is None
+
+
+def test_a_recipe_may_be_named_by_a_string(tmp_path):
+    (tmp_path / "r.yaml").write_text("train: {steps: 7}\n")
+    assert load_recipe(str(tmp_path / "r.yaml")).train.steps == 7
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "train: [", "\t{"])

@@ -2,9 +2,9 @@
 
 import json
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import typer
 
@@ -22,13 +22,20 @@ def emit(result: dict[str, Any]) -> None:
     typer.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
 
 
+class Advance(Protocol):
+    """Moves a progress bar on."""
+
+    def __call__(self, count: int, *, total: int | None = None) -> None:
+        """Count some more as done; `total` where it was found out late."""
+
+
 @contextmanager
-def progress(what: str, total: int) -> Generator[Callable[[int], None]]:
+def progress(what: str, total: int | None) -> Generator[Advance]:
     """Show a progress bar while the block runs, on a terminal and once it has taken a while.
 
     Args:
         what: What is being done.
-        total: How many there are to do.
+        total: How many there are to do; none if that is not known yet.
 
     Yields:
         To be called with how many more were done.
@@ -45,8 +52,12 @@ def progress(what: str, total: int) -> Generator[Callable[[int], None]]:
     timer = threading.Timer(PATIENCE, bar.start)
     if console.is_terminal:
         timer.start()
+
+    def advance(count: int, *, total: int | None = None) -> None:
+        bar.update(task, advance=count, total=total)
+
     try:
-        yield lambda count: bar.advance(task, count)
+        yield advance
     finally:
         if console.is_terminal:
             timer.cancel()

@@ -1,8 +1,9 @@
 """`deliberate eval`: what the latents buy, with controls and intervals."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,17 +16,39 @@ from deliberate.cli.models import (
     load_coprocessor,
     patient_bars,
 )
-from deliberate.cli.terminal import emit, note, progress
+from deliberate.cli.terminal import Advance, emit, note, progress
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from deliberate.core.base import Base
     from deliberate.eval import Report
 
-_MEANINGS = {
-    "latents": "latents",
-    "shuffled": "another text's latents",
-    "shuffled_but_last": "another text's, all but the last",
-    "soft": "soft embedding",
-}
+INTERVAL = len("+0.00 … +0.00")
+"""Columns that an interval takes, so that the table does not break it while there is room."""
+
+_Data = Annotated[
+    str | None,
+    typer.Option(
+        help="Held-out texts: a text or JSONL file, a folder, `stdlib` or `installed`.",
+        show_default="what the run held out",
+    ),
+]
+_Soft = Annotated[
+    str | None,
+    typer.Option(help="A trained soft embedding to compare with.", show_default="nano's for nano"),
+]
+_Length = Annotated[
+    int | None,
+    typer.Option(
+        help="Most tokens in a passage.",
+        show_default="the run's data.length, less where the text is short",
+    ),
+]
+_Report = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="The report.", show_default="RUN/eval.json, replaced"),
+]
 
 
 def evaluate(
@@ -33,28 +56,15 @@ def evaluate(
         str, typer.Argument(metavar="RUN", help="A run's folder, `nano` or a Hub id.")
     ] = options.EMBEDDED,
     *,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="Held-out texts: a text or JSONL file, a folder, `stdlib` or `installed`.",
-            show_default="what the run held out",
-        ),
-    ] = None,
+    data: _Data = None,
     field: Annotated[str, typer.Option(help="The key of the text in JSONL files.")] = "text",
-    soft: Annotated[
-        str | None,
-        typer.Option(
-            help="A trained soft embedding to compare with.", show_default="nano's for nano"
-        ),
-    ] = None,
+    soft: _Soft = None,
     base: options.ImpliedBaseName = None,
     texts: Annotated[int, typer.Option(help="Most passages.")] = 256,
     anchors: Annotated[int, typer.Option(help="Anchors in each passage.")] = 32,
     ahead: Annotated[int, typer.Option(help="Tokens after each anchor.")] = 32,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="The report.", show_default="RUN/eval.json, replaced"),
-    ] = None,
+    length: _Length = None,
+    output: _Report = None,
     seed: Annotated[int, typer.Option(help="Of passages, anchors and resampling.")] = 0,
     device: options.Device = "auto",
     dtype: options.DtypeName = None,
@@ -66,102 +76,148 @@ def evaluate(
     Compares the base alone, the coprocessor's latents, another text's latents, and a soft
     embedding if there is one. Each change comes with a 95 % interval from resampling texts.
     """  # noqa: DOC501
-    from deliberate.core.atomic import write_bytes
-    from deliberate.core.checkpoint import EMBEDDED_FOLDERS, find_coprocessor, read_config
+    from deliberate.core.checkpoint import EMBEDDED_FOLDERS
+    from deliberate.eval import Sample
     from deliberate.eval import evaluate as measure
 
     if output is not None and output.exists() and not force:
         raise FileExistsError(f"{str(output)!r} exists: add --force, or name another file with -o")
-    where = chosen_device(device)
-    config = read_config(find_coprocessor(run))
-    model = load_base(
-        base or config["base"]["id"],
-        dtype=chosen_dtype(dtype, where),
-        device=where,
-        revision="" if base else config["base"]["revision"],
-        named_by="" if base else run,
-    )
+    with configuring():
+        sample = Sample(texts=texts, anchors=anchors, ahead=ahead, length=length, seed=seed)
+    model = _load_base(run, base, device, dtype)
     trained = load_coprocessor(run, model)
     if soft is None and run == options.EMBEDDED:
         soft = f"{options.EMBEDDED}-soft"
     baseline = load_coprocessor(soft, model) if soft else None
-    with configuring(), patient_bars(), progress("measuring passages", texts) as advance:
-        done = [0]
-
-        def count(passages: int, total: int) -> None:
-            advance(passages - done[0])
-            done[0] = passages
-
+    with patient_bars(), progress("measuring passages", None) as advance:
+        count = _counting(advance)
         report = measure(
             model,
             trained,
             soft=baseline,
             data=data,
             field=field,
-            texts=texts,
-            anchors=anchors,
-            ahead=ahead,
-            length=config["recipe"].get("data", {}).get("length", 512),
-            seed=seed,
+            sample=sample,
             on_passages=count,
         )
-    result = report.to_dict()
     if output is None and run not in EMBEDDED_FOLDERS and Path(run).is_dir():
         output = Path(run) / "eval.json"
+    _tell(report, output)
+    emit(report.to_dict()) if as_json else _show(report, run)
+
+
+def _load_base(run: str, base: str | None, device: str, dtype: options.Dtype | None) -> "Base":
+    """The base that was named, or the one that the run names."""
+    from deliberate.core.checkpoint import find_coprocessor, read_config
+
+    where = chosen_device(device)
+    stated = read_config(find_coprocessor(run))["base"]
+    return load_base(
+        base or stated["id"],
+        dtype=chosen_dtype(dtype, where),
+        device=where,
+        revision="" if base else stated["revision"],
+        named_by="" if base else run,
+    )
+
+
+def _counting(advance: Advance) -> Callable[[int, int], None]:
+    """Moves the bar on by how many more passages are done."""
+    before = 0
+
+    def count(done: int, total: int) -> None:
+        nonlocal before
+        advance(done - before, total=total)
+        before = done
+
+    return count
+
+
+def _tell(report: "Report", output: Path | None) -> None:
+    """Write the report, and say what the user did not ask for."""
+    from deliberate.core.atomic import write_bytes
+
+    drawn = report.drawn
+    if drawn.length < drawn.length_wanted:
+        note(
+            f"few passages of {drawn.length_wanted} tokens in {drawn.source}: cut to at most "
+            f"{drawn.length} tokens (--length chooses)"
+        )
     if output is not None:
-        write_bytes(output, (json.dumps(result, indent=2) + "\n").encode())
+        write_bytes(output, (json.dumps(report.to_dict(), indent=2) + "\n").encode())
         note(f"wrote {output}")
-    if as_json:
-        emit(result)
-    else:
-        _show(report, run)
 
 
 def _show(report: "Report", run: str) -> None:
     from rich.console import Console
-    from rich.table import Table
+
+    from deliberate.core.verdict import verdict
 
     result = report.to_dict()
-    setting, count = result["setting"], result["parameters"]
-    table = Table(
-        title=f"{run} for {report.base.id}: perplexity by token after the anchor, and its change",
-        caption=(
-            f"{result['anchors']:,} anchors in {result['passages']} passages of at most "
-            f"{result['length']} tokens of {result['documents']} documents of {result['data']}; "
-            f"95 % intervals from resampling each {result['resampled']}"
-        ),
-        title_justify="left",
-        caption_justify="left",
-    )
-    table.add_column("token", justify="right")
-    table.add_column("base alone", justify="right")
-    for name in report.conditions:
-        table.add_column(_MEANINGS[name], justify="right")
-    changes, perplexity = report.changes(), result["perplexity"]["base"]
-    for token, value in perplexity.items():
-        row = [changes[name][token] for name in report.conditions]
-        cells = [f"{c.value:+.2f} %\n{c.low:+.2f} … {c.high:+.2f}" for c in row]
-        table.add_row(token, f"{value:.3f}", *cells)
+    setting = result["setting"]
     console = Console()
-    console.print(table)
-    console.print(_verdict(report))
+    console.print(_table(result, f"{run} for {report.base.id}"))
+    console.print(verdict(result), highlight=False)
     console.print(
         f"{setting['latents']} latents, kind {setting['kind']!r}: "
         f"soft_input {setting['soft_input']}, latent_norm {setting['latent_norm']}, "
-        f"latent_scale {setting['latent_scale']:g}, "
-        f"positions {setting['positions']}. "
-        f"Parameters: {', '.join(f'{name} {value:,}' for name, value in count.items())}.",
+        f"latent_scale {setting['latent_scale']:g}, positions {setting['positions']}.",
         highlight=False,
     )
+    counts = ", ".join(f"{name} {count:,}" for name, count in result["parameters"].items())
+    prints = ", ".join(f"{name} {value}" for name, value in result["fingerprints"].items())
+    console.print(f"Parameters: {counts}.", highlight=False)
+    console.print(f"Fingerprints: {prints}.", highlight=False)
 
 
-def _verdict(report: "Report") -> str:
-    """Where there is a gain, where a loss, and where neither can be told."""
-    changes = report.changes()["latents"]
-    kinds = {
-        "lower": [t for t, c in changes.items() if c.high < 0],
-        "higher": [t for t, c in changes.items() if c.low > 0],
-        "not clearly changed": [t for t, c in changes.items() if not c.is_clear],
-    }
-    parts = [f"{kind} at tokens {', '.join(at)}" for kind, at in kinds.items() if at]
-    return f"With latents, perplexity is {'; '.join(parts)}."
+def _table(result: dict[str, Any], name: str) -> "Table":
+    """A column a condition; each cell is perplexity, its change, and that change's interval."""
+    from rich import box
+    from rich.table import Table
+
+    from deliberate.core.verdict import columns
+
+    present = columns(result)
+    table = Table(
+        title=f"{name}: perplexity by token after the anchor",
+        caption=_caption(result),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        leading=1,
+    )
+    table.add_column("token", justify="right")
+    table.add_column("base\nalone", justify="right")
+    for heading in present.values():
+        table.add_column(heading, justify="right", min_width=INTERVAL)
+    perplexity, changes = result["perplexity"], result["change_percent"]
+    for token, alone in perplexity["base"].items():
+        cells = [_cell(perplexity[name][token], changes[name][token]) for name in present]
+        table.add_row(token, f"{alone:.3f}", *cells)
+    return table
+
+
+def _cell(value: float, change: dict[str, float]) -> str:
+    interval = f"{_signed(change['low'])} … {_signed(change['high'])}"
+    return f"{value:.3f}\n{_signed(change['value'])} %\n{interval}"
+
+
+def _signed(percent: float) -> str:
+    """With as many places as four conditions leave room for on a narrow terminal."""
+    return f"{percent:+.{2 if abs(percent) < 10 else 1 if abs(percent) < 100 else 0}f}"
+
+
+def _caption(result: dict[str, Any]) -> str:
+    documents = f"{result['documents']} document{'' if result['documents'] == 1 else 's'}"
+    passage = (
+        "; another passage's latents, for lack of other texts to take them from"
+        if result["shuffled_from"] == "passage"
+        else ""
+    )
+    return (
+        f"Each cell: perplexity, its change, and the change's 95 % interval from resampling each "
+        f"{result['resampled']}. {result['anchors']:,} anchors in {result['passages']} passages of "
+        f"at most {result['length']} tokens, {documents} of {result['data']}{passage}"
+    )

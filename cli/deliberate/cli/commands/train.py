@@ -59,9 +59,10 @@ def train(
     from deliberate.train import train as run
 
     where = chosen_device(device)
+    if resume and output_dir and recipe is None:
+        recipe = _own_recipe(output_dir)
     with configuring():
-        own = output_dir / "recipe.yaml" if output_dir and resume and recipe is None else None
-        chosen = load_recipe(own if own and own.exists() else recipe, changes=changes or [])
+        chosen = load_recipe(recipe, changes=changes or [])
     folder = output_dir or _default_folder(chosen)
     with patient_bars(), _shown(chosen, folder) as on_progress:
         run(chosen, folder, resume=resume, device=where, on_progress=on_progress)
@@ -72,6 +73,22 @@ def train(
     note(f"change of held-out perplexity by token ahead: {_changes(reached['change_percent'])}")
     note(f"measure it with intervals and controls: deliberate eval {folder}")
     typer.echo(folder)
+
+
+def _own_recipe(folder: Path) -> Path:
+    """The recipe in a run's folder.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    from deliberate.core.errors import CheckpointError
+
+    path = folder / "recipe.yaml"
+    if not path.exists():
+        raise CheckpointError(
+            f"nothing to resume at {str(folder)!r}: check --output-dir, or begin without --resume"
+        )
+    return path
 
 
 def _default_folder(recipe: "Recipe") -> Path:

@@ -5,8 +5,6 @@
 Every number comes from the run's own files; where a file says nothing, the card says nothing.
 """
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +13,10 @@ from huggingface_hub import ModelCardData
 from deliberate.core.base import EMBEDDED
 from deliberate.core.errors import DeliberateError
 from deliberate.core.kinds import KINDS
+from deliberate.core.local_paths import without_folders
+from deliberate.core.verdict import columns, verdict
 
 PAPER = "2412.17747"
-
-CONDITIONS = {
-    "latents": "latents",
-    "shuffled": "another text's latents",
-    "shuffled_but_last": "another text's, all but the last",
-    "soft": "soft embedding",
-}
-"""What the base read after an anchor, as `eval.json` and as the card name it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +89,7 @@ def _summary(subject: Subject) -> str:
 
 def _usage(subject: Subject) -> str:
     base = subject.config["base"]
-    name = base["id"] if base.get("revision") else f"path/to/{_without_folders(base['id'])}"
+    name = base["id"] if base.get("revision") else f"path/to/{without_folders(base['id'])}"
     named = base["id"] != EMBEDDED
     argument, option = (f'"{name}"', f"--base {name} ") if named else ("", "")
     return f"""```python
@@ -132,8 +124,8 @@ def _measured(subject: Subject) -> str:
 def _table(report: dict[str, Any]) -> str:
     base = report["perplexity"]["base"]
     changes = report["change_percent"]
-    present = [name for name in CONDITIONS if name in changes]
-    rows = [["token after the anchor", "base alone", *(CONDITIONS[name] for name in present)]]
+    present = columns(report)
+    rows = [["token after the anchor", "base alone", *present.values()]]
     for token, value in base.items():
         cells = [
             _cell(report["perplexity"][name].get(token), changes[name].get(token))
@@ -144,7 +136,7 @@ def _table(report: dict[str, Any]) -> str:
         f"Perplexity on {_data(report)}, and in brackets its change against the base alone in "
         f"percent, with a 95 % interval (paired bootstrap over {report.get('resampled', 'text')}s)."
     )
-    return "\n\n".join([intro, _markdown(rows), _verdict(changes["latents"])])
+    return "\n\n".join([intro, _markdown(rows), verdict(report)])
 
 
 def _cell(value: float | None, change: dict[str, float] | None) -> str:
@@ -152,21 +144,6 @@ def _cell(value: float | None, change: dict[str, float] | None) -> str:
         return "-"
     low, high = change["low"], change["high"]
     return f"{value:.3f} ({change['value']:+.2f} %: {low:+.2f} to {high:+.2f})"
-
-
-def _verdict(changes: dict[str, dict[str, float]]) -> str:
-    """Where there is a gain, where there is none and where there is harm."""
-    gain = [token for token, change in changes.items() if change["high"] < 0]
-    loss = [token for token, change in changes.items() if change["low"] > 0]
-    none = [token for token in changes if token not in gain + loss]
-    sentences = []
-    if gain:
-        sentences.append(f"With latents the perplexity is lower at {_tokens(gain)}.")
-    if none:
-        sentences.append(f"No measured gain at {_tokens(none)}: the interval includes zero.")
-    if loss:
-        sentences.append(f"With latents the perplexity is higher at {_tokens(loss)}.")
-    return " ".join(sentences)
 
 
 def _facts(subject: Subject) -> str:
@@ -197,7 +174,7 @@ def _where(base: dict[str, Any]) -> str:
 
 def _training(recipe: dict[str, Any]) -> str:
     rows = [
-        [f"`{section}.{key}`", _code(_without_folders(value) if section == "data" else value)]
+        [f"`{section}.{key}`", _code(without_folders(value) if section == "data" else value)]
         for section in ("data", "objective", "train")
         for key, value in _section(recipe, section).items()
         if value is not None
@@ -242,12 +219,12 @@ def _base_name(subject: Subject) -> str:
     if base.get("revision"):
         return f"[{base['id']}](https://huggingface.co/{base['id']})"
     inside = " (inside the package `deliberate`)" if base["id"] == EMBEDDED else ""
-    return f"{_code(_without_folders(base['id']))}{inside}"
+    return f"{_code(without_folders(base['id']))}{inside}"
 
 
 def _data(report: dict[str, Any]) -> str:
     data = report.get("data")
-    name = _code(_without_folders(data)) if isinstance(data, str) else "held-out text"
+    name = _code(without_folders(data)) if isinstance(data, str) else "held-out text"
     counts = [
         _count(report[key], key.removesuffix("s"))
         for key in ("documents", "passages", "anchors")
@@ -263,13 +240,6 @@ def _section(recipe: dict[str, Any], name: str) -> dict[str, Any]:
     return section if isinstance(section, dict) else {}
 
 
-def _without_folders(value: Any) -> Any:
-    """A path on someone's own machine by its last part; anything else as it is."""
-    if isinstance(value, str) and re.match(r"[/~.]|[A-Za-z]:\\", value):
-        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
-    return value
-
-
 def _code(value: Any) -> str:
     """A value from a file, so that nothing in it can be taken for Markdown."""
     text = " ".join(str(value).split()).replace("`", "'").replace("|", "/")
@@ -283,8 +253,3 @@ def _markdown(rows: list[list[str]]) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _tokens(tokens: Iterable[str]) -> str:
-    tokens = list(tokens)
-    return f"token{'' if len(tokens) == 1 else 's'} {', '.join(tokens)}"

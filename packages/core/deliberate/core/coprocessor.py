@@ -120,6 +120,10 @@ class Coprocessor(nn.Module, ABC):
             anchors: Index of the last token that each group's latents may know.
         """
 
+    def soft_parameters(self) -> list[nn.Parameter]:
+        """Its soft tokens or soft embeddings, which learn at their own rate and never decay."""
+        return []
+
     @property
     def num_parameters(self) -> int:
         """Its trainable weights."""

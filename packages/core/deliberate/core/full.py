@@ -68,6 +68,10 @@ class FullCoprocessor(Coprocessor):
         )
         return self.scale(hidden)
 
+    def soft_parameters(self) -> list[nn.Parameter]:
+        """The soft tokens."""
+        return [self.soft_tokens]
+
 
 def _copy_of(trunk: PreTrainedModel) -> PreTrainedModel:
     """A trainable copy of a decoder, without its input embedding."""

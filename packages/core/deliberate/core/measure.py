@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from deliberate.core.ahead_loss import ahead_losses, plain_losses
 from deliberate.core.base import Base
+from deliberate.core.cache import Reading
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import TextError
 from deliberate.core.groups import last_anchor, sample_anchors
@@ -28,6 +29,7 @@ AHEAD_REPORTED = (1, 2, 4, 8, 16, 32)
 """Tokens after the anchor that tables show, as in the paper's table 1."""
 
 Latents = Float[Tensor, "batch anchors latents hidden"]
+Partners = Int[Tensor, " batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +49,9 @@ class Condition:
     writer: Coprocessor
     """Writes the latents."""
 
-    change: Callable[[Latents], Latents] = lambda latents: latents
-    """Applied to a batch's latents before the base reads them."""
+    change: Callable[[Latents, Partners], Latents] = lambda latents, partners: latents
+    """Applied to a batch's latents before the base reads them; the second argument is each
+    row's partner, a row of another document where the batch has one."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -63,6 +66,9 @@ class Losses:
 
     documents: Int[Tensor, " passages"]
     """Document of each passage."""
+
+    partners: Int[Tensor, " passages"]
+    """Document of each passage's partner, whose latents a condition may have given it."""
 
     def perplexity(self, name: str) -> list[float]:
         """Perplexity at each token ahead."""
@@ -85,6 +91,8 @@ def passages(
 ) -> list[Passage]:
     """Cut documents into passages, and draw some of them.
 
+    Each passage begins with the start token, where the tokenizer begins a text with one.
+
     Args:
         texts: With a column `text`.
         tokenizer: The base's.
@@ -96,15 +104,20 @@ def passages(
     Raises:
         TextError: no document is long enough.
     """
+    start = _start_of_text(tokenizer)
+    room = max(1, length - len(start))
     found = []
     for document, text in enumerate(texts["text"]):
-        ids = tokenizer(text, verbose=False)["input_ids"]
-        for start in range(0, len(ids), length):
-            piece = ids[start : start + length]
-            if len(piece) >= least:
+        ids = tokenizer(text, verbose=False)["input_ids"][len(start) :]
+        for first in range(0, len(ids), room):
+            piece = [*start, *ids[first : first + room]]
+            if least <= len(piece) <= length:
                 found.append(Passage(document=document, token_ids=piece))
     if not found:
-        raise TextError(f"no text has {least} tokens or more: give longer texts")
+        raise TextError(
+            f"no text has a passage of {least} to {length} tokens: give longer texts, or measure "
+            "fewer tokens ahead (`eval --ahead`, in a recipe eval.ahead)"
+        )
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))
     return [found[index] for index in order[:limit].tolist()]
 
@@ -136,39 +149,65 @@ def measure(
     sums: dict[str, list[Tensor]] = {name: [] for name in ("base", *conditions)}
     order = sorted(range(len(chosen)), key=lambda index: -len(chosen[index].token_ids))
     most = max((c.writer.config.latents for c in conditions.values()), default=0)
-    counts = []
-    for rows in _batches(order, batch):
+    counts, partners = [], []
+    for numbers in _batches(order, batch):
+        rows = [chosen[number] for number in numbers]
         token_ids, where, valid = _layout(
-            base,
-            [chosen[row] for row in rows],
-            rows,
-            anchors=anchors,
-            ahead=ahead,
-            most=most,
-            seed=seed,
+            base, rows, numbers, anchors=anchors, ahead=ahead, most=most, seed=seed
         )
-        reading = base.read(token_ids)
-        losses = {"base": plain_losses(base, reading, where, ahead=ahead)}
-        written: dict[int, Tensor] = {}
-        for name, condition in conditions.items():
-            writer = condition.writer
-            if id(writer) not in written:
-                written[id(writer)] = writer(reading, where)
-            latents = condition.change(written[id(writer)])
-            positions = writer.config.positions
-            losses[name] = ahead_losses(
-                base, reading, where, latents, ahead=ahead, positions=positions
-            )
+        partner = _partners(rows)
+        losses = _losses(base, conditions, base.read(token_ids), where, partner, ahead=ahead)
         for name, loss in losses.items():
             sums[name].append((loss * valid[..., None]).sum(1).double().cpu())
         counts.append(valid.sum(1).cpu())
-        on_batch(sum(map(len, counts)))
-    documents = torch.tensor([chosen[index].document for index in order])
+        partners += [rows[row].document for row in partner]
+        on_batch(len(partners))
     return Losses(
         sums={name: torch.cat(parts) for name, parts in sums.items()},
         anchors=torch.cat(counts),
-        documents=documents,
+        documents=torch.tensor([chosen[number].document for number in order]),
+        partners=torch.tensor(partners),
     )
+
+
+def _start_of_text(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The start token, or nothing where the tokenizer does not begin a text with one."""
+    start = tokenizer.bos_token_id
+    begins = start is not None and tokenizer("a")["input_ids"][:1] == [start]
+    return [start] if begins else []
+
+
+def _losses(
+    base: Base,
+    conditions: dict[str, Condition],
+    reading: Reading,
+    where: Tensor,
+    partner: list[int],
+    *,
+    ahead: int,
+) -> dict[str, Tensor]:
+    """One batch's losses (batch, anchors, ahead) for the base and each condition."""
+    losses = {"base": plain_losses(base, reading, where, ahead=ahead)}
+    partners = torch.tensor(partner, device=where.device)
+    written: dict[int, Tensor] = {}
+    for name, condition in conditions.items():
+        writer = condition.writer
+        if id(writer) not in written:
+            written[id(writer)] = writer(reading, where)
+        latents = condition.change(written[id(writer)], partners)
+        positions = writer.config.positions
+        losses[name] = ahead_losses(base, reading, where, latents, ahead=ahead, positions=positions)
+    return losses
+
+
+def _partners(rows: list[Passage]) -> list[int]:
+    """For each row the next one of another document, or where there is none the next one."""
+    partners = []
+    for row in range(len(rows)):
+        after = [(row + step) % len(rows) for step in range(1, len(rows) + 1)]
+        others = (other for other in after if rows[other].document != rows[row].document)
+        partners.append(next(others, after[0]))
+    return partners
 
 
 def _batches(order: list[int], size: int) -> Iterator[list[int]]:

@@ -2,7 +2,8 @@
 
     run folder --prepare--> Publication --publish--> one commit in a repository
 
-`prepare` reads and checks everything and contacts nobody; `publish` sends exactly that.
+`prepare` reads and checks everything and contacts nobody; `publish` sends exactly that. Folders
+of this machine that the run's files name are left out of what is sent.
 """
 
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
@@ -33,6 +35,7 @@ from deliberate.core.checkpoint import (
     read_config,
 )
 from deliberate.core.errors import CheckpointError, DeliberateError
+from deliberate.core.local_paths import without_folders
 
 CARD, EVALUATION, RECIPE = "README.md", "eval.json", "recipe.yaml"
 
@@ -117,7 +120,7 @@ def prepare(run: str | Path, repo: str, *, private: bool = False) -> Publication
     files: dict[str, Path | bytes] = {CARD: card.encode()}
     for name in (CONFIG, WEIGHTS, RECIPE, EVALUATION):
         if (folder / name).is_file():
-            files[name] = folder / name
+            files[name] = _without_folders(folder / name)
     return Publication(repo=repo, private=private, files=files, card=card)
 
 
@@ -198,6 +201,30 @@ def _check_weights(path: Path) -> tuple[int, str]:
             f"cannot read {str(path)!r}: {error}; get the coprocessor again"
         ) from error
     return parameters, " and ".join(sorted(dtypes))
+
+
+def _without_folders(path: Path) -> Path | bytes:
+    """A file itself, or what is sent in its stead because it names folders of this machine.
+
+    Raises:
+        PublishError: it cannot be read.
+    """
+    if path.name == WEIGHTS:
+        return path
+    is_json = path.suffix == ".json"
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if is_json else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise PublishError(
+            f"cannot read {str(path)!r}: {' '.join(str(error).split())}; mend it, or remove it"
+        ) from error
+    shared = without_folders(content)
+    if shared == content:
+        return path
+    if is_json:
+        return (json.dumps(shared, indent=2) + "\n").encode()
+    return yaml.safe_dump(shared, sort_keys=False).encode()
 
 
 def _read_evaluation(path: Path, identity: str) -> dict[str, Any] | None:

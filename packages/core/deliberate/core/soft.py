@@ -30,3 +30,7 @@ class SoftEmbedding(Coprocessor):
     ) -> Float[Tensor, "batch anchors latents hidden"]:
         """The same latents after every anchor."""
         return self.embedding.expand(*anchors.shape, -1, -1)
+
+    def soft_parameters(self) -> list[nn.Parameter]:
+        """The latents themselves."""
+        return [self.embedding]

@@ -6,8 +6,10 @@ A folder is written under another name and renamed, so one that is there is whol
 rows and the anchors are functions of the step; the random state is kept all the same.
 """
 
+import dataclasses
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,12 @@ class State:
     seconds: float
     """Time spent on them."""
 
+    base: str
+    """Fingerprint of the base."""
+
+    rows: str
+    """Fingerprint of the training rows; see `data.fingerprint_of_rows`."""
+
 
 def save_checkpoint(
     folder: Path, coprocessor: Coprocessor, optimizer: AdamW, state: State, *, keep: int
@@ -43,47 +51,86 @@ def save_checkpoint(
     Raises:
         OSError: the disk is full or the folder cannot be written; nothing half-written remains.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"step-{state.step:06d}"
+    final = path_of(folder, state.step)
     partial = folder / f".{final.name}.part"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    for stale in folder.glob(".step-*.part"):  # of a run that was killed
+        shutil.rmtree(stale)
+    partial.mkdir(parents=True)
     try:
         save_file(coprocessor.state_dict(), partial / _WEIGHTS)
         tensors = {"random_state": torch.get_rng_state(), **optimizer_tensors(optimizer)}
         save_file(tensors, partial / _OPTIMIZER)
-        (partial / _STATE).write_text(json.dumps({"step": state.step, "seconds": state.seconds}))
+        (partial / _STATE).write_text(json.dumps(dataclasses.asdict(state)))
         for name in (_WEIGHTS, _OPTIMIZER, _STATE):
             with (partial / name).open("rb") as file:
                 os.fsync(file.fileno())
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
     except (OSError, SafetensorError) as error:
+        raise OSError(
+            f"cannot write checkpoint {str(final)!r}: {error}; nothing half-written was left: make "
+            "room and resume"
+        ) from error
+    finally:  # gone already if all went well
         shutil.rmtree(partial, ignore_errors=True)
-        raise OSError(f"cannot write checkpoint {str(final)!r}: {error}") from error
     for old in found(folder)[:-keep]:
         shutil.rmtree(old)
     return final
 
 
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is kept."""
+    return folder / f"step-{step:06d}"
+
+
 def found(folder: Path) -> list[Path]:
     """The whole checkpoints in a folder, oldest first."""
-    return sorted(folder.glob("step-*"))
+    steps = {
+        int(match[1]): path
+        for path in folder.glob("step-*")
+        if (match := re.fullmatch(r"step-(\d+)", path.name))
+    }
+    return [steps[step] for step in sorted(steps)]
 
 
-def restore(folder: Path, coprocessor: Coprocessor, optimizer: AdamW) -> State:
+def restore(folder: Path, coprocessor: Coprocessor, optimizer: AdamW, *, expected: State) -> State:
     """Load the checkpoint in `folder` into a coprocessor and its optimizer.
 
+    Args:
+        folder: One of `found`.
+        coprocessor: Gets the checkpoint's weights.
+        optimizer: Gets the checkpoint's moments.
+        expected: Names the base and the rows that the run has now.
+
     Raises:
-        CheckpointError: it cannot be read, or is of another coprocessor.
+        CheckpointError: it cannot be read, or is of another coprocessor, base or training rows.
     """
     try:
+        state = State(**json.loads((folder / _STATE).read_text()))
+        _same(folder, state, expected)
         coprocessor.load_state_dict(load_file(folder / _WEIGHTS))
         tensors = load_file(folder / _OPTIMIZER)
         torch.set_rng_state(tensors.pop("random_state"))
         restore_optimizer(optimizer, tensors)
-        return State(**json.loads((folder / _STATE).read_text()))
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"cannot resume from {str(folder)!r}: {error}; remove it to resume from the one before"
         ) from error
+    return state
+
+
+def _same(folder: Path, state: State, expected: State) -> None:
+    """See that a checkpoint is of this base and these rows.
+
+    Raises:
+        CheckpointError: it is not; names which.
+    """
+    for what, before, now in (
+        ("base (base.id)", state.base, expected.base),
+        ("training rows (data.train)", state.rows, expected.rows),
+    ):
+        if before != now:
+            raise CheckpointError(
+                f"cannot resume from {str(folder)!r}: its {what} had fingerprint {before!r} and "
+                f"now {now!r}: bring back what it was, or name another --output-dir"
+            )

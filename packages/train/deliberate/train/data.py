@@ -4,6 +4,7 @@ data.train --> documents --> packed rows --seeded order--> batches
 data.validation, held-out modules, or the last documents --> passages
 """
 
+import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -12,7 +13,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from deliberate.core.base import Base
-from deliberate.core.errors import TextError
+from deliberate.core.errors import DeliberateError, TextError
 from deliberate.core.groups import last_anchor, sample_anchors
 from deliberate.core.measure import Passage, passages
 from deliberate.core.texts import documents, hold_out, pack
@@ -20,6 +21,31 @@ from deliberate.train.recipe import Recipe
 
 Batch = tuple[Tensor, Tensor]
 """Token ids (batch, token) and anchors (batch, anchors)."""
+
+
+def check_room(recipe: Recipe, base: Base) -> None:
+    """See that rows, latents and ahead tokens fit the base's positions.
+
+    Raises:
+        DeliberateError: they do not; names the number and the way out.
+    """
+    length, limit = recipe.data.length, base.positions
+    if limit is not None and length > limit:
+        raise DeliberateError(
+            f"data.length is {length} and base {base.id!r} has {limit} positions: set data.length "
+            f"to {limit} or less"
+        )
+    latents = recipe.coprocessor.latents
+    for name, ahead in (
+        ("objective.ahead", recipe.objective.ahead),
+        ("eval.ahead", recipe.eval.ahead),
+    ):
+        try:
+            last_anchor(length, latents=latents, ahead=ahead, limit=limit)
+        except ValueError as error:
+            raise DeliberateError(
+                f"{error}: set coprocessor.latents ({latents}) or {name} ({ahead}) lower"
+            ) from error
 
 
 def load_rows(recipe: Recipe, base: Base) -> Dataset:
@@ -39,6 +65,15 @@ def load_rows(recipe: Recipe, base: Base) -> Dataset:
             "give more text, or a smaller data.length"
         )
     return rows.with_format("torch")
+
+
+def fingerprint_of_rows(rows: Dataset) -> str:
+    """Identifies the token ids of packed rows and their order."""
+    digest = hashlib.sha256(f"{len(rows)} rows".encode())
+    for part in rows.with_format("arrow").iter(batch_size=1000):
+        for chunk in part["token_ids"].chunks:
+            digest.update(chunk.flatten().to_numpy(zero_copy_only=False).astype("<i8").tobytes())
+    return digest.hexdigest()[:16]
 
 
 def load_passages(recipe: Recipe, base: Base) -> list[Passage]:

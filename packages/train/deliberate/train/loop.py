@@ -6,33 +6,39 @@ Source: arXiv:2412.17747, sections 2.2 and 2.3. The optimizer, its rates and the
 not in the paper.
 """
 
-import json
-import signal
+import math
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from datasets import Dataset
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 
 from deliberate.core.ahead_loss import ahead_losses
-from deliberate.core.atomic import write_bytes
 from deliberate.core.base import Base, load_base
 from deliberate.core.checkpoint import save_coprocessor
 from deliberate.core.coprocessor import Coprocessor
-from deliberate.core.errors import CheckpointError, DeliberateError
+from deliberate.core.errors import DeliberateError
 from deliberate.core.kinds import build
 from deliberate.core.measure import AHEAD_REPORTED, Condition, Passage, measure
-from deliberate.train.checkpoint import State, found, restore, save_checkpoint
-from deliberate.train.data import batches, load_passages, load_rows
+from deliberate.train.checkpoint import State, found, path_of, restore, save_checkpoint
+from deliberate.train.data import (
+    batches,
+    check_room,
+    fingerprint_of_rows,
+    load_passages,
+    load_rows,
+)
+from deliberate.train.folder import CHECKPOINTS, forget_after, holds_run, log, occupy
 from deliberate.train.optimizer import make_optimizer, set_rate
-from deliberate.train.recipe import Recipe, dump, load_recipe
-
-RECIPE, METRICS, CHECKPOINTS = "recipe.yaml", "metrics.jsonl", "checkpoints"
+from deliberate.train.recipe import Recipe
+from deliberate.train.signals import stop_signals
 
 
 class Interrupted(DeliberateError):
@@ -64,7 +70,7 @@ class Progress:
 
 def train(
     recipe: Recipe,
-    folder: Path,
+    folder: str | Path,
     *,
     resume: bool = False,
     device: str | torch.device = "cpu",
@@ -81,68 +87,27 @@ def train(
         on_progress: Told of every step.
 
     Raises:
-        CheckpointError: the folder holds a run already, or one of another recipe.
+        CheckpointError: the folder holds a run already, or one of another recipe, base or texts.
         Interrupted: a signal asked to stop; a checkpoint was written.
-        DeliberateError: the base or the texts cannot be had.
+        DeliberateError: the base or the texts cannot be had or do not fit one another, or the
+            loss is no number.
     """
-    _claim(recipe, folder, resume=resume)
+    folder = Path(folder)
+    begun = holds_run(recipe, folder, resume=resume)
     dtype = getattr(torch, recipe.base.dtype)
     base = load_base(recipe.base.id, revision=recipe.base.revision, dtype=dtype, device=device)
+    check_room(recipe, base)
     rows, held_out = load_rows(recipe, base), load_passages(recipe, base)
     torch.manual_seed(recipe.train.seed)
     coprocessor = build(recipe.coprocessor, base).float()
     run = _Run(recipe, folder, base, coprocessor, rows, held_out)
     if resume:
         run.restore()
-    with _stop_signals() as stop:
+    if not begun:  # and only now: a run that is refused leaves its folder free
+        occupy(recipe, folder)
+    with stop_signals() as stop:
         run.go(stop, on_progress)
     return folder
-
-
-def _claim(recipe: Recipe, folder: Path, *, resume: bool) -> None:
-    """Make the run's folder, or see that it is this recipe's.
-
-    Raises:
-        CheckpointError: it holds a run and `resume` is off, or a run of another recipe.
-    """
-    path = folder / RECIPE
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, dump(recipe).encode())
-        return
-    if not resume:
-        raise CheckpointError(
-            f"{str(folder)!r} holds a run already: go on with --resume, or name another "
-            "--output-dir"
-        )
-    before = load_recipe(path)
-    if before != recipe:
-        odd = [
-            f"{section}.{key}"
-            for section, values in recipe.to_dict().items()
-            for key, value in values.items()
-            if before.to_dict()[section][key] != value
-        ]
-        raise CheckpointError(
-            f"{str(folder)!r} holds a run of another recipe, which differs in {', '.join(odd)}: "
-            "resume it as it is, or name another --output-dir"
-        )
-
-
-@contextmanager
-def _stop_signals() -> Generator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that the step under way is finished."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
-    try:
-        yield stop
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
 
 
 class _Run:
@@ -160,36 +125,38 @@ class _Run:
         self.recipe, self.folder, self.base, self.coprocessor = recipe, folder, base, coprocessor
         self.rows, self.held_out = rows, held_out
         self.optimizer = make_optimizer(coprocessor, recipe)
-        self.state = State(step=0, seconds=0.0)
-        self.reached: dict[str, Any] = {}
+        self.state = State(
+            step=0, seconds=0.0, base=base.fingerprint, rows=fingerprint_of_rows(rows)
+        )
+        self.reached: dict[str, float] = {}
 
     def restore(self) -> None:
         """Go back to the newest checkpoint, and forget what was logged after it."""
         whole = found(self.folder / CHECKPOINTS)
         if whole:
-            self.state = restore(whole[-1], self.coprocessor, self.optimizer)
-        log = self.folder / METRICS
-        if log.exists():
-            lines = log.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if _step_of(line) <= self.state.step]
-            write_bytes(log, "".join(kept).encode())
-            validated = [json.loads(line).get("change_percent") for line in kept]
-            self.reached = next((change for change in reversed(validated) if change), {})
+            self.state = restore(whole[-1], self.coprocessor, self.optimizer, expected=self.state)
+        kept = forget_after(self.folder, self.state.step)
+        validated = [line.get("change_percent") for line in kept]
+        self.reached = next((change for change in reversed(validated) if change), {})
 
     def go(self, stop: threading.Event, on_progress: Callable[[Progress], None]) -> None:
         """Run to the end, and write the coprocessor.
 
         Raises:
             Interrupted: `stop` was set; a checkpoint was written.
+            DeliberateError: the loss, the gradient or the validation is no number.
         """
         settings = self.recipe.train
         began = time.perf_counter() - self.state.seconds
         while self.state.step < settings.steps:
             before = time.perf_counter()
-            loss, tokens = self._step(self.state.step)
+            done = self._step(self.state.step, stop)
+            if done is None:
+                self._interrupt()
+            loss, tokens = done
             now = time.perf_counter()
             step = self.state.step + 1
-            self.state = State(step=step, seconds=now - began)
+            self.state = replace(self.state, step=step, seconds=now - began)
             last = step == settings.steps
             change = self._validate() if last or step % settings.validate_every == 0 else None
             self._log(loss, now - before, change)
@@ -203,40 +170,77 @@ class _Run:
                     change_percent=change,
                 )
             )
-            if last or step % settings.checkpoint_every == 0 or stop.is_set():
+            if last or step % settings.checkpoint_every == 0:
                 self._checkpoint()
             if stop.is_set() and not last:
-                raise Interrupted(
-                    f"stopped after step {step} of {settings.steps}, nothing is lost: go on with "
-                    f"`deliberate train --resume --output-dir {self.folder}`"
-                )
+                self._interrupt()
         self._finish()
 
-    def _step(self, step: int) -> tuple[float, int]:
-        """One optimizer step: its loss and the tokens that went through."""
+    def _interrupt(self) -> NoReturn:
+        """Write a checkpoint and stop.
+
+        Raises:
+            Interrupted: always.
+        """
+        self._checkpoint()
+        raise Interrupted(
+            f"stopped after step {self.state.step} of {self.recipe.train.steps}, nothing is lost: "
+            f"go on with `deliberate train --resume --output-dir {self.folder}`"
+        )
+
+    def _step(self, step: int, stop: threading.Event) -> tuple[float, int] | None:
+        """One optimizer step: its loss and the tokens that went through.
+
+        None if `stop` was set on the way: the part that was done is dropped, and done again when
+        the run is resumed.
+        """
         recipe = self.recipe
         set_rate(self.optimizer, recipe, step)
         total, tokens = 0.0, 0
         for token_ids, anchors in batches(self.rows, recipe, self.base, step=step):
-            with self._precision():
-                reading = self.base.read(token_ids)
-                losses = ahead_losses(
-                    self.base,
-                    reading,
-                    anchors,
-                    self.coprocessor(reading, anchors),
-                    ahead=recipe.objective.ahead,
-                    positions=recipe.coprocessor.positions,
-                )
-            loss = losses.mean() / recipe.train.accumulate
+            if stop.is_set():
+                self.optimizer.zero_grad()
+                return None
+            loss = self._loss(token_ids, anchors) / recipe.train.accumulate
+            self._check_finite("loss", step + 1, loss.item())
             loss.backward()
             total += loss.item()
             group = 2 * recipe.coprocessor.latents + recipe.objective.ahead - 1
             tokens += token_ids.numel() + anchors.numel() * group
-        torch.nn.utils.clip_grad_norm_(self.coprocessor.parameters(), recipe.train.clip)
+        norm = clip_grad_norm_(self.coprocessor.parameters(), recipe.train.clip)
+        self._check_finite("norm of the gradient", step + 1, norm.item())
         self.optimizer.step()
         self.optimizer.zero_grad()
         return total, tokens
+
+    def _loss(self, token_ids: Tensor, anchors: Tensor) -> Tensor:
+        """Mean loss of a batch's ahead tokens."""
+        with self._precision():
+            reading = self.base.read(token_ids)
+            return ahead_losses(
+                self.base,
+                reading,
+                anchors,
+                self.coprocessor(reading, anchors),
+                ahead=self.recipe.objective.ahead,
+                positions=self.recipe.coprocessor.positions,
+            ).mean()
+
+    def _check_finite(self, what: str, step: int, *values: float) -> None:
+        """Stop a run that went astray, before anything of its bad step is written.
+
+        Raises:
+            DeliberateError: a value is no finite number; names the step and the last checkpoint.
+        """
+        odd = next((value for value in values if not math.isfinite(value)), None)
+        if odd is None:
+            return
+        whole = found(self.folder / CHECKPOINTS)
+        last = f"the last checkpoint is {str(whole[-1])!r}" if whole else "there is no checkpoint"
+        raise DeliberateError(
+            f"the {what} of step {step} is {odd} and {last}: train anew with a lower "
+            "train.learning_rate, in another --output-dir"
+        )
 
     def _precision(self) -> Any:
         if self.recipe.base.dtype == "float32":
@@ -255,20 +259,22 @@ class _Run:
                 ahead=evaluation.ahead,
             )
         change = losses.change_percent("latents")
+        self._check_finite("change of perplexity", self.state.step, *change)
         reported = [token for token in AHEAD_REPORTED if token <= evaluation.ahead]
         self.reached = {str(token): round(change[token - 1], 4) for token in reported}
         return self.reached
 
     def _log(self, loss: float, seconds: float, change: dict[str, float] | None) -> None:
-        line = {"step": self.state.step, "loss": loss, "seconds": round(seconds, 4)}
+        line: dict[str, Any] = {"step": self.state.step, "loss": loss, "seconds": round(seconds, 4)}
         if change is not None:
             line["change_percent"] = change
-        with (self.folder / METRICS).open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        log(self.folder, line)
 
     def _checkpoint(self) -> None:
-        keep = self.recipe.train.keep
-        folder = self.folder / CHECKPOINTS
+        """Write a checkpoint, unless this step has its own already."""
+        folder, keep = self.folder / CHECKPOINTS, self.recipe.train.keep
+        if path_of(folder, self.state.step) in found(folder):
+            return
         save_checkpoint(folder, self.coprocessor, self.optimizer, self.state, keep=keep)
 
     def _finish(self) -> None:
@@ -283,11 +289,3 @@ class _Run:
             recipe=about,
             dtype=getattr(torch, self.recipe.train.save_dtype),
         )
-
-
-def _step_of(line: str) -> int:
-    """The step of a line of metrics; a line cut short by a crash comes after everything."""
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        return 1 << 62

@@ -12,15 +12,14 @@ from deliberate.train.recipe import Recipe
 def make_optimizer(coprocessor: Coprocessor, recipe: Recipe) -> AdamW:
     """Matrices decay; vectors do not, and soft tokens neither, at a rate of their own."""
     settings = recipe.train
-    matrices, vectors, soft = [], [], []
-    for name, parameter in coprocessor.named_parameters():
-        if "." not in name:  # the coprocessor's own, not its trunk's: soft tokens or latents
-            soft.append(parameter)
-        elif parameter.ndim < 2:
-            vectors.append(parameter)
-        else:
-            matrices.append(parameter)
-    soft_rate = settings.soft_learning_rate or settings.learning_rate
+    soft = coprocessor.soft_parameters()
+    apart = {id(parameter) for parameter in soft}
+    network = [p for p in coprocessor.parameters() if id(p) not in apart]
+    matrices = [parameter for parameter in network if parameter.ndim >= 2]
+    vectors = [parameter for parameter in network if parameter.ndim < 2]
+    soft_rate = settings.soft_learning_rate
+    if soft_rate is None:
+        soft_rate = settings.learning_rate
     groups = [
         {"params": matrices, "peak": settings.learning_rate, "weight_decay": settings.weight_decay},
         {"params": vectors, "peak": settings.learning_rate, "weight_decay": 0.0},

@@ -6,6 +6,7 @@ An unknown section or key is an error that lists the known ones.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,113 +17,13 @@ import yaml
 from deliberate.core.coprocessor import CoprocessorConfig, coprocessor_config
 from deliberate.core.errors import RecipeError
 from deliberate.core.kinds import KINDS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BaseSection:
-    """The frozen model."""
-
-    id: str = "nano"
-    """`nano`, a folder or a Hub id."""
-
-    revision: str | None = None
-    """Branch, tag or commit on the Hub."""
-
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """In which its weights are held while training; `bfloat16` also trains under autocast."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataSection:
-    """The texts."""
-
-    train: str = "stdlib"
-    """`stdlib`, `installed`, a text file, a JSONL file or a folder."""
-
-    validation: str | None = None
-    """Likewise. None: the held-out modules of `stdlib` and `installed`, or the last rows of
-    the training texts."""
-
-    field: str = "text"
-    """The key of the text in JSONL files."""
-
-    length: int = 512
-    """Tokens in each packed row."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObjectiveSection:
-    """What is learned: the tokens after anchors."""
-
-    ahead: int = 8
-    """Tokens after each anchor that the loss is taken on (the paper's N_A)."""
-
-    anchors: int = 64
-    """Anchors drawn in each row (the paper draws 128 in 2,048 tokens)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainSection:
-    """How it is learned."""
-
-    steps: int = 300
-    """Optimizer steps."""
-
-    batch: int = 8
-    """Rows in each forward and backward."""
-
-    accumulate: int = 1
-    """Forwards and backwards in each optimizer step."""
-
-    learning_rate: float = 2e-4
-    """Peak rate of the network's weights."""
-
-    soft_learning_rate: float | None = 1e-3
-    """Peak rate of soft tokens and soft embeddings; none is that of the network."""
-
-    warmup: int = 50
-    """Steps over which the rate rises to its peak; it then falls as a cosine."""
-
-    final_rate: float = 0.0
-    """The rate at the last step, as a share of its peak."""
-
-    weight_decay: float = 0.0
-    """Of matrices; vectors and soft tokens have none."""
-
-    beta2: float = 0.98
-    """AdamW's second decay rate."""
-
-    clip: float = 1.0
-    """Largest norm of the gradient."""
-
-    seed: int = 0
-    """Of initialisation, the order of rows and the anchors."""
-
-    checkpoint_every: int = 250
-    """Steps between checkpoints."""
-
-    keep: int = 2
-    """Checkpoints kept."""
-
-    validate_every: int = 250
-    """Steps between validations; the last step is always validated."""
-
-    save_dtype: Literal["float32", "bfloat16"] = "float32"
-    """In which the finished coprocessor's weights are written."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvalSection:
-    """How validation and `deliberate eval` measure."""
-
-    texts: int = 64
-    """Passages of held-out text; each has at most `data.length` tokens."""
-
-    anchors: int = 32
-    """Anchors in each passage."""
-
-    ahead: int = 32
-    """Tokens after each anchor."""
+from deliberate.train.sections import (
+    BaseSection,
+    DataSection,
+    EvalSection,
+    ObjectiveSection,
+    TrainSection,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,37 +48,20 @@ class Recipe:
             raise ValueError(
                 f"coprocessor.kind must be one of {known}, got {self.coprocessor.kind!r}"
             )
-        for section, name in _AT_LEAST_ONE:
-            value = getattr(getattr(self, section), name)
-            if value < 1:
-                raise ValueError(f"{section}.{name} must be at least 1, got {value}")
+        if not math.isfinite(self.coprocessor.latent_scale):
+            raise ValueError(
+                f"coprocessor.latent_scale must be finite, got {self.coprocessor.latent_scale}"
+            )
         if self.data.length <= self.objective.ahead:
             raise ValueError(
                 f"data.length must be above objective.ahead, got {self.data.length} and "
                 f"{self.objective.ahead}"
             )
-        if self.train.learning_rate <= 0:
-            raise ValueError(f"train.learning_rate must be above 0, got {self.train.learning_rate}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as YAML and JSON hold them."""
         return dataclasses.asdict(self)
 
-
-_AT_LEAST_ONE = [
-    ("data", "length"),
-    ("objective", "ahead"),
-    ("objective", "anchors"),
-    ("train", "steps"),
-    ("train", "batch"),
-    ("train", "accumulate"),
-    ("train", "checkpoint_every"),
-    ("train", "keep"),
-    ("train", "validate_every"),
-    ("eval", "texts"),
-    ("eval", "anchors"),
-    ("eval", "ahead"),
-]
 
 _SECTIONS = {
     "base": BaseSection,
@@ -188,7 +72,7 @@ _SECTIONS = {
 }
 
 
-def load_recipe(path: Path | None = None, *, changes: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: str | Path | None = None, *, changes: Sequence[str] = ()) -> Recipe:
     """Read a recipe, with changes from the command line on top.
 
     Args:
@@ -199,7 +83,7 @@ def load_recipe(path: Path | None = None, *, changes: Sequence[str] = ()) -> Rec
         RecipeError: the file cannot be read or is not a recipe.
         ValueError: an unknown section or key, or a value that cannot be.
     """
-    content = _read(path) if path else {}
+    content = {} if path is None else _read(Path(path))
     for change in changes:
         name, equals, text = change.partition("=")
         section, dot, key = name.partition(".")
@@ -207,7 +91,7 @@ def load_recipe(path: Path | None = None, *, changes: Sequence[str] = ()) -> Rec
             raise ValueError(f"a change must look like train.steps=100, got {change!r}")
         if not isinstance(content.setdefault(section, {}), dict):
             raise ValueError(f"section {section!r} must hold keys, got {content[section]!r}")
-        content[section][key] = yaml.safe_load(text)
+        content[section][key] = _value(change, text)
     return resolve(content)
 
 
@@ -243,12 +127,25 @@ def _read(path: Path) -> dict[str, Any]:
         raise RecipeError(
             f"no recipe at {str(path)!r}: give a YAML file, or none for nano"
         ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"cannot read recipe {str(path)!r}: {reason}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"recipe {str(path)!r} must hold sections such as `train:`")
     return content
+
+
+def _value(change: str, text: str) -> Any:
+    """What a change sets.
+
+    Raises:
+        ValueError: its text is not YAML.
+    """
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # the second of a date that cannot be
+        reason = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
+        raise ValueError(f"change {change!r} is not YAML: {reason}; quote its value") from error
 
 
 def _section(name: str, kind: Any, values: dict[str, Any]) -> Any:
@@ -264,7 +161,7 @@ def _number(value: Any) -> Any:
     if type(value) is int or (isinstance(value, str) and "e" in value.lower()):
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return value
     return value
 

@@ -1,0 +1,53 @@
+"""What a report of `deliberate eval` comes to in words: its columns and its verdict.
+
+The command's table and the model card both say it with these.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+FEWEST_UNITS = 10
+"""Below this many resampled texts an interval is too narrow to be believed."""
+
+CONDITIONS = {
+    "latents": "latents",
+    "shuffled": "another {other}'s latents",
+    "shuffled_but_last": "another {other}'s, all but the last",
+    "soft": "soft embedding",
+}
+"""What the base read after an anchor: a report's key, and the words of a table's column."""
+
+
+def columns(report: dict[str, Any]) -> dict[str, str]:
+    """The conditions that a report holds, in the order of tables, and each one's words."""
+    other = "passage" if report.get("shuffled_from") == "passage" else "text"
+    present = report["change_percent"]
+    return {name: CONDITIONS[name].format(other=other) for name in CONDITIONS if name in present}
+
+
+def verdict(report: dict[str, Any]) -> str:
+    """Where latents gain, where they do not, where they harm; or that it cannot be told."""
+    unit = report.get("resampled", "passage")
+    units = report.get(f"{unit}s")
+    if isinstance(units, int) and units < FEWEST_UNITS:
+        count = f"{units} {unit}{'' if units == 1 else 's'}"
+        return (
+            f"Too few texts to tell whether there is a gain: {count} resampled, where at least "
+            f"{FEWEST_UNITS} are needed."
+        )
+    changes = report["change_percent"]["latents"]
+    gain = [token for token, change in changes.items() if change["high"] < 0]
+    loss = [token for token, change in changes.items() if change["low"] > 0]
+    none = [token for token in changes if token not in gain + loss]
+    sentences = []
+    if gain:
+        sentences.append(f"With latents the perplexity is lower at {_tokens(gain)}.")
+    if none:
+        sentences.append(f"No measured gain at {_tokens(none)}: the interval includes zero.")
+    if loss:
+        sentences.append(f"With latents the perplexity is higher at {_tokens(loss)}.")
+    return " ".join(sentences)
+
+
+def _tokens(tokens: Sequence[str]) -> str:
+    return f"token{'' if len(tokens) == 1 else 's'} {', '.join(tokens)}"

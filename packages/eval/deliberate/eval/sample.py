@@ -1,0 +1,143 @@
+"""Which passages of the held-out text are measured, and how closely.
+
+source --> documents --cut, shorter where they would be few, and drawn--> passages
+"""
+
+from dataclasses import dataclass
+
+from datasets import Dataset
+
+from deliberate.core.base import Base
+from deliberate.core.checkpoint import Trained
+from deliberate.core.errors import DeliberateError, TextError
+from deliberate.core.measure import Passage, passages
+from deliberate.core.texts import documents, hold_out
+
+ENOUGH_PASSAGES = 20
+"""With fewer passages than this they are cut shorter, unless a length was asked for."""
+
+MOST_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """How much is measured."""
+
+    texts: int = 256
+    """Most passages."""
+
+    anchors: int = 32
+    """Anchors in each passage, or as many as fit."""
+
+    ahead: int = 32
+    """Tokens after each anchor."""
+
+    length: int | None = None
+    """Most tokens in a passage. None: as in the coprocessor's recipe, and less where the text
+    gives few passages."""
+
+    seed: int = 0
+    """Of the passages, the anchors and the resampling."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: one of them is out of range.
+        """
+        for name in ("texts", "anchors", "ahead"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.length is not None and self.length < self.least:
+            raise ValueError(f"length must be at least ahead + 2 = {self.least}, got {self.length}")
+        if not 0 <= self.seed <= MOST_SEED:
+            raise ValueError(f"seed must be from 0 to {MOST_SEED}, got {self.seed}")
+
+    @property
+    def least(self) -> int:
+        """Fewest tokens in a passage: room for more than one anchor."""
+        return self.ahead + 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """The passages to be measured."""
+
+    passages: list[Passage]
+    """At least two."""
+
+    source: str
+    """What they are from."""
+
+    length: int
+    """Most tokens in one of them."""
+
+    length_wanted: int
+    """The same, had there been text enough."""
+
+
+def draw(
+    base: Base, trained: Trained, sample: Sample, *, data: str | None, field: str = "text"
+) -> Drawn:
+    """Cut the held-out texts into passages, and draw those to be measured.
+
+    Args:
+        base: Whose tokens are counted.
+        trained: Its recipe says what was held out, and how long passages are.
+        sample: How much of it.
+        data: A source as in `deliberate.core.texts`, read whole; none is what was held out.
+        field: The key of the text in JSONL files.
+
+    Raises:
+        TextError: the texts cannot be read, or give less than two passages.
+    """
+    source, texts = _held_out(trained, data, field)
+    wanted = length = _length(base, trained, sample)
+
+    def cut(length: int) -> list[Passage]:
+        least, limit = sample.least, sample.texts
+        return passages(
+            texts, base.tokenizer, length=length, least=least, limit=limit, seed=sample.seed
+        )
+
+    found = cut(length)
+    enough = min(ENOUGH_PASSAGES, sample.texts)
+    while sample.length is None and len(found) < enough and length // 2 >= 2 * sample.least:
+        length //= 2
+        found = cut(length)
+    if len(found) < 2:
+        raise TextError(
+            f"{source!r} gives one passage of at most {length} tokens, and another text's latents "
+            "need two: give more text, a smaller --length or --ahead, or more --texts"
+        )
+    return Drawn(passages=found, source=source, length=length, length_wanted=wanted)
+
+
+def _length(base: Base, trained: Trained, sample: Sample) -> int:
+    """Most tokens in a passage that the base has positions for.
+
+    Raises:
+        DeliberateError: it has too few for a single anchor.
+    """
+    latents, positions = trained.coprocessor.config.latents, base.positions
+    if positions is not None and sample.ahead + latents + 1 > positions:
+        raise DeliberateError(
+            f"{base.id!r} has {positions} positions, too few for {latents} latents and "
+            f"{sample.ahead} tokens ahead: give a smaller --ahead"
+        )
+    recipe = trained.recipe.get("data", {}).get("length", 512)
+    length = max(sample.length or recipe, sample.least)
+    return length if positions is None else min(length, positions)
+
+
+def _held_out(trained: Trained, data: str | None, field: str) -> tuple[str, Dataset]:
+    """The source's name and its documents."""
+    if data is not None:
+        return data, documents(data, split="validation", field=field)
+    recipe = trained.recipe.get("data", {})
+    source, field = recipe.get("train", "stdlib"), recipe.get("field", "text")
+    if recipe.get("validation"):
+        source = recipe["validation"]
+        return source, documents(source, split="validation", field=field)
+    texts = documents(source, split="train", field=field)
+    return f"{source} (held out)", hold_out(texts, source, field=field)[1]

@@ -1,0 +1,101 @@
+"""A run's folder: whose it is, and its metrics.
+
+RUN/{recipe.yaml, metrics.jsonl, checkpoints/}, and at the end the coprocessor itself
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from deliberate.core.atomic import write_bytes
+from deliberate.core.errors import CheckpointError, RecipeError
+from deliberate.train.checkpoint import found
+from deliberate.train.recipe import Recipe, dump, load_recipe
+
+RECIPE, METRICS, CHECKPOINTS = "recipe.yaml", "metrics.jsonl", "checkpoints"
+
+
+def holds_run(recipe: Recipe, folder: Path, *, resume: bool) -> bool:
+    """Whether a folder holds this recipe's run, to be resumed; writes nothing.
+
+    A folder with neither metrics nor checkpoints is free.
+
+    Raises:
+        CheckpointError: it is a file, or holds a run and `resume` is off, or a run of another
+            recipe.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{str(folder)!r} is a file: name a folder as --output-dir")
+    if not (folder / METRICS).exists() and not found(folder / CHECKPOINTS):
+        return False
+    if not resume:
+        raise CheckpointError(
+            f"{str(folder)!r} holds a run already: go on with --resume, or name another "
+            "--output-dir"
+        )
+    odd = _differences(recipe, _recipe_of(folder))
+    if odd:
+        raise CheckpointError(
+            f"{str(folder)!r} holds a run of another recipe, which differs in {', '.join(odd)}: "
+            "resume it as it is, or name another --output-dir"
+        )
+    return True
+
+
+def occupy(recipe: Recipe, folder: Path) -> None:
+    """Make the run's folder, with its recipe.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / RECIPE, dump(recipe).encode())
+
+
+def log(folder: Path, line: dict[str, Any]) -> None:
+    """Add a line to the metrics.
+
+    Raises:
+        OSError: the disk is full or the file cannot be written.
+    """
+    with (folder / METRICS).open("a") as file:
+        file.write(json.dumps(line, allow_nan=False) + "\n")
+
+
+def forget_after(folder: Path, step: int) -> list[dict[str, Any]]:
+    """Cut the metrics after a step, and return the lines that stay."""
+    path = folder / METRICS
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if _step_of(line) <= step]
+    write_bytes(path, "".join(kept).encode())
+    return [json.loads(line) for line in kept]
+
+
+def _recipe_of(folder: Path) -> Recipe:
+    path = folder / RECIPE
+    try:
+        return load_recipe(path)
+    except (RecipeError, ValueError) as error:
+        raise CheckpointError(
+            f"{str(folder)!r} holds a run whose {RECIPE} cannot be read ({error}): bring it back, "
+            "or name another --output-dir"
+        ) from error
+
+
+def _differences(recipe: Recipe, before: Recipe) -> list[str]:
+    return [
+        f"{section}.{key}"
+        for section, values in recipe.to_dict().items()
+        for key, value in values.items()
+        if before.to_dict()[section][key] != value
+    ]
+
+
+def _step_of(line: str) -> int:
+    """The step of a line of metrics; a line cut short by a crash comes after everything."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):
+        return 1 << 62
