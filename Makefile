@@ -20,7 +20,7 @@ demo: install
 	$(BIN)/deliberate prefill --file recipes/demo.txt -o $(DEMO)/cache.st
 	$(BIN)/deliberate augment $(DEMO)/cache.st -o $(DEMO)/augmented.st
 	$(BIN)/deliberate generate $(DEMO)/augmented.st --max-tokens 40
-	$(BIN)/deliberate eval nano --data stdlib --texts 96
+	$(BIN)/deliberate eval nano --texts 96
 
 test: install
 	$(BIN)/pytest
