@@ -23,7 +23,7 @@ def random_base(
     config = LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=hidden,
-        intermediate_size=hidden * 5 // 2,
+        intermediate_size=hidden * 7 // 2,
         num_hidden_layers=layers,
         num_attention_heads=hidden // 64,
         num_key_value_heads=hidden // 128,

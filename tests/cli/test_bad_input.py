@@ -42,6 +42,25 @@ def test_a_missing_cache_file_is_refused(refused, command):
     assert "'absent.st'" in refused(*command, "absent.st")
 
 
+def test_a_folder_is_no_cache_file(refused):
+    Path("folder").mkdir()
+    assert "'folder' is a folder: name one cache file in it" in refused("generate", "folder")
+
+
+def test_a_file_is_no_coprocessor(refused, cache):
+    told = "is a file and not a coprocessor's folder"
+    assert told in refused("eval", cache)
+    assert told in refused("augment", cache, "--coprocessor", cache)
+
+
+@pytest.mark.parametrize("command", ["inspect", "eval"])
+def test_an_unfinished_run_is_gone_on_with(refused, command):
+    Path("run/checkpoints").mkdir(parents=True)
+    Path("run/recipe.yaml").write_text("")
+    told = refused(command, "run")
+    assert "unfinished run: go on with `deliberate train --resume --output-dir run`" in told
+
+
 @pytest.mark.parametrize("option", ["--file", "--jsonl"])
 def test_a_missing_text_is_refused(refused, llama_folder, option):
     assert "'absent.txt'" in refused("prefill", option, "absent.txt", "--base", llama_folder)

@@ -3,7 +3,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from deliberate.cli.commands.evaluate import _caption, _say, _table
 from deliberate.core import load_base, save_coprocessor
 
 
@@ -55,10 +57,42 @@ def test_the_table_shows_each_perplexity_and_the_fingerprints_in_eighty_columns(
         for percent in (change["8"]["low"], change["8"]["high"])
     ]
     for low, high in zip(percents[::2], percents[1::2], strict=True):
-        assert f"{low} … {high}" in shown
+        assert f"{low}…{high}" in shown
     for fingerprint in report["fingerprints"].values():
         assert fingerprint in shown
     assert "soft_input last_token" in shown
+
+
+def test_no_interval_is_broken_in_eighty_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    change = {
+        "1": {"value": 519900.0, "low": 449900.0, "high": 589900.0},
+        "2": {"value": -55.5, "low": -77.7, "high": -44.4},
+        "4": {"value": 466.2, "low": 230.3, "high": 873.2},
+        "32": {"value": -6.2, "low": -7.96, "high": -4.43},
+    }
+    names = ("latents", "shuffled", "shuffled_but_last", "soft")
+    result = {
+        "perplexity": dict.fromkeys(("base", *names), dict.fromkeys(change, 5810.96)),
+        "change_percent": dict.fromkeys(names, change),
+        "resampled": "document",
+        "shuffled_from": "document",
+        "anchors": 1,
+        "passages": 1,
+        "documents": 1,
+        "length": 256,
+        "data": "stdlib",
+    }
+    console = Console()
+    console.print(_table(result))
+    _say(console, _caption(result))
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    for interval in ("4,500…5,900", "-77.7…-44.4", "+230…+873", "-7.96…-4.43"):
+        assert shown.count(interval) == len(names)
+    assert shown.count("x 5,200") == len(names)
+    assert not any(line.endswith(" ") for line in shown.splitlines()[-3:])
+    assert "1 anchor in 1 passage of" in " ".join(shown.split())
 
 
 def test_few_texts_give_no_verdict_and_enough_texts_give_one(measured):

@@ -42,6 +42,7 @@ def test_a_run_leaves_a_coprocessor_its_recipe_and_its_metrics(run, tiny):
     assert outcome.code == 0, outcome.err
     assert outcome.out == "out\n"
     assert "step 4/4" in outcome.err
+    assert outcome.err.count("held out") + outcome.err.count("held-out") == 1
     assert {"config.json", "model.safetensors", "recipe.yaml", "metrics.jsonl"} <= {
         path.name for path in Path("out").iterdir()
     }

@@ -1,5 +1,6 @@
 """Prefill, save, load, augment and decode, each against one straight forward."""
 
+from inspect import unwrap as unchecked  # a user has no checks of types as the tests have
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor
 from deliberate.core.augment import augment, extend, prefill, without_latents
 from deliberate.core.cache import Batch
 from deliberate.core.cache_file import CacheFile, save
+from deliberate.core.checkpoint import Trained
 from deliberate.core.generate import Sampling, generate
 
 TOLERANCE = 1e-4
@@ -161,3 +163,33 @@ def test_asking_again_ends_with_the_positions_and_loses_nothing(base, start, mak
     results = generate(base, plain, sampling, coprocessor=coprocessor)
     assert all(result.token_ids for result in results)
     assert 0 in results[1].token_ids or len(results[1].token_ids) == 20
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["temperature", "top_p"])
+def test_sampling_refuses_what_is_not_finite(name, number):
+    with pytest.raises(ValueError, match=f"{name} must be .*, got {number}"):
+        Sampling(**{name: number})
+
+
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [
+        ("a text", "got one str"),
+        (["a text"], "got a list of str"),
+        (text(1, 4), "got one Tensor"),
+        ([text(1, 4)[None]], r"got a tensor of shape \(1, 4\)"),
+        ([], "got an empty one"),
+    ],
+)
+def test_prefill_refuses_what_is_no_list_of_token_ids(llama, texts, told):
+    with pytest.raises((TypeError, ValueError), match=f"token ids from `tokenize`, {told}"):
+        unchecked(prefill)(llama, texts)
+
+
+def test_augment_wants_the_coprocessor_itself(llama, make):
+    trained = Trained(coprocessor=make(llama, "warm"), id="mine", fingerprint="f")
+    with pytest.raises(TypeError, match=r"got Trained: pass its `\.coprocessor`"):
+        unchecked(augment)(llama, trained, prefill(llama, [text(1, 4)]))
+    assert repr(trained) == "Trained(id='mine', fingerprint='f')"
+    assert len(repr(llama)) < 100

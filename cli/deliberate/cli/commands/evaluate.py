@@ -1,6 +1,7 @@
 """`deliberate eval`: what the latents buy, with controls and intervals."""
 
 import json
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,13 +20,14 @@ from deliberate.cli.models import (
 from deliberate.cli.terminal import Advance, emit, note, progress
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from deliberate.core.base import Base
     from deliberate.eval import Report
 
-INTERVAL = len("+0.00 … +0.00")
-"""Columns that an interval takes, so that the table does not break it while there is room."""
+LARGEST_PERCENT = 1000
+"""A change above this, or whose interval goes above it, is shown as a factor."""
 
 _Data = Annotated[
     str | None,
@@ -156,21 +158,31 @@ def _show(report: "Report", run: str) -> None:
     result = report.to_dict()
     setting = result["setting"]
     console = Console()
-    console.print(_table(result, f"{run} for {report.base.id}"))
-    console.print(verdict(result), highlight=False)
-    console.print(
-        f"{setting['latents']} latents, kind {setting['kind']!r}: "
+    title = f"{run} for {report.base.id}: perplexity by token after the anchor"
+    _say(console, title, style="italic")
+    console.print(_table(result))
+    _say(console, _caption(result), style="dim italic")
+    _say(console, verdict(result))
+    _say(
+        console,
+        f"{_counted(setting['latents'], 'latent')}, kind {setting['kind']!r}: "
         f"soft_input {setting['soft_input']}, latent_norm {setting['latent_norm']}, "
         f"latent_scale {setting['latent_scale']:g}, positions {setting['positions']}.",
-        highlight=False,
     )
     counts = ", ".join(f"{name} {count:,}" for name, count in result["parameters"].items())
     prints = ", ".join(f"{name} {value}" for name, value in result["fingerprints"].items())
-    console.print(f"Parameters: {counts}.", highlight=False)
-    console.print(f"Fingerprints: {prints}.", highlight=False)
+    _say(console, f"Parameters: {counts}.")
+    _say(console, f"Fingerprints: {prints}.")
 
 
-def _table(result: dict[str, Any], name: str) -> "Table":
+def _say(console: "Console", text: str, *, style: str = "") -> None:
+    """Print a paragraph without the spaces that rich leaves at the ends of lines."""
+    lines = textwrap.wrap(text, console.width, break_long_words=False, break_on_hyphens=False)
+    for line in lines:
+        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(result: dict[str, Any]) -> "Table":
     """A column a condition; each cell is perplexity, its change, and that change's interval."""
     from rich import box
     from rich.table import Table
@@ -178,30 +190,40 @@ def _table(result: dict[str, Any], name: str) -> "Table":
     from deliberate.core.verdict import columns
 
     present = columns(result)
-    table = Table(
-        title=f"{name}: perplexity by token after the anchor",
-        caption=_caption(result),
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        leading=1,
-    )
-    table.add_column("token", justify="right")
-    table.add_column("base\nalone", justify="right")
-    for heading in present.values():
-        table.add_column(heading, justify="right", min_width=INTERVAL)
     perplexity, changes = result["perplexity"], result["change_percent"]
-    for token, alone in perplexity["base"].items():
-        cells = [_cell(perplexity[name][token], changes[name][token]) for name in present]
-        table.add_row(token, f"{alone:.3f}", *cells)
+    table = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), leading=1
+    )
+    base = {token: _perplexity(alone) for token, alone in perplexity["base"].items()}
+    table.add_column("token", justify="right", min_width=len("token"))
+    table.add_column("base\nalone", justify="right", min_width=max(map(len, base.values())))
+    cells = {
+        name: {token: _cell(perplexity[name][token], changes[name][token]) for token in base}
+        for name in present
+    }
+    for name, heading in present.items():
+        # So that the heading is broken and not the interval.
+        width = max(len(line) for cell in cells[name].values() for line in cell.split("\n"))
+        table.add_column(heading, justify="right", min_width=width)
+    for token, alone in base.items():
+        table.add_row(token, alone, *(cells[name][token] for name in present))
     return table
 
 
 def _cell(value: float, change: dict[str, float]) -> str:
-    interval = f"{_signed(change['low'])} … {_signed(change['high'])}"
-    return f"{value:.3f}\n{_signed(change['value'])} %\n{interval}"
+    said = _factor if _is_factor(change) else _signed
+    unit = "x {}" if _is_factor(change) else "{} %"
+    interval = f"{said(change['low'])}…{said(change['high'])}"
+    return f"{_perplexity(value)}\n{unit.format(said(change['value']))}\n{interval}"
+
+
+def _is_factor(change: dict[str, float]) -> bool:
+    """Whether a change is so large that it is said as how many times the base's perplexity."""
+    return max(change.values()) > LARGEST_PERCENT
+
+
+def _perplexity(value: float) -> str:
+    return f"{value:.3f}" if value < 1e4 else _short(value)
 
 
 def _signed(percent: float) -> str:
@@ -209,15 +231,32 @@ def _signed(percent: float) -> str:
     return f"{percent:+.{2 if abs(percent) < 10 else 1 if abs(percent) < 100 else 0}f}"
 
 
+def _factor(percent: float) -> str:
+    return _short(1 + percent / 100)
+
+
+def _short(value: float) -> str:
+    """A number above 0 in at most six characters, up to 1e9."""
+    if value >= 1e5:
+        return f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
+    return f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
 def _caption(result: dict[str, Any]) -> str:
-    documents = f"{result['documents']} document{'' if result['documents'] == 1 else 's'}"
     passage = (
         "; another passage's latents, for lack of other texts to take them from"
         if result["shuffled_from"] == "passage"
         else ""
     )
+    cells = [change for row in result["change_percent"].values() for change in row.values()]
+    factor = "x: times the base's perplexity. " if any(map(_is_factor, cells)) else ""
     return (
         f"Each cell: perplexity, its change, and the change's 95 % interval from resampling each "
-        f"{result['resampled']}. {result['anchors']:,} anchors in {result['passages']} passages of "
-        f"at most {result['length']} tokens, {documents} of {result['data']}{passage}"
+        f"{result['resampled']}. {factor}{_counted(result['anchors'], 'anchor')} in "
+        f"{_counted(result['passages'], 'passage')} of at most {result['length']} tokens, "
+        f"{_counted(result['documents'], 'document')} of {result['data']}{passage}"
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -42,17 +42,22 @@ def inspect(
 
     Without --verify only headers are read. With it everything is: a cache file must match its
     checksum, and neither it nor a coprocessor may hold NaN or infinity.
-    """
-    from deliberate.core.checkpoint import CONFIG, EMBEDDED_FOLDERS
+    """  # noqa: DOC501
+    from deliberate.core.checkpoint import CONFIG, EMBEDDED_FOLDERS, is_unfinished
 
     place = path if path.exists() else EMBEDDED_FOLDERS.get(str(path), path)
-    if (place / CONFIG).is_file():
+    if not place.exists():
+        raise FileNotFoundError(
+            f"nothing at {str(path)!r}: name a cache file, a folder of them, a coprocessor's "
+            "folder, or `nano`"
+        )
+    if (place / CONFIG).is_file() or is_unfinished(place):
         contents = _coprocessor(place, verify=verify)
     elif place.is_dir():
         _folder(place, verify=verify, as_json=as_json)
         return
     else:
-        contents = _cache(found(place)[0], verify=verify)
+        contents = _cache(place, verify=verify)
     emit(contents) if as_json else _show(contents)
 
 

@@ -139,7 +139,7 @@ def _shown(recipe: "Recipe", folder: Path) -> Generator[Callable[["Progress"], N
         bar.update(task, completed=news.step, description=line)
         if bar.disable and (news.step % every == 0 or news.step == 1):
             note(f"step {news.step}/{news.steps}  {line}")
-        if news.change_percent is not None:
+        if news.change_percent is not None and news.step < news.steps:  # the last is the result
             line = f"step {news.step}: held out {_changes(news.change_percent)}"
             console.print(line, highlight=False, soft_wrap=True)
 

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.utils.checkpoint import checkpoint
 
 from deliberate.core.base import Base
 from deliberate.core.cache import Reading
@@ -25,8 +24,11 @@ from deliberate.core.groups import (
     latent_positions,
 )
 
-LOGITS_AT_ONCE = 1 << 25
-"""Most logits held at a time; more are computed in parts, and again in the backward."""
+LOGITS_AT_ONCE = 1 << 19
+"""Most logits held at a time, so that they stay in a CPU's cache; see `FEWEST_ROWS`."""
+
+FEWEST_ROWS = 32
+"""A chunk has at least these rows, or a large vocabulary would make products too thin."""
 
 
 def ahead_losses(
@@ -88,22 +90,32 @@ def token_losses(
     base: Base, hidden: Float[Tensor, "*shape hidden"], targets: Int[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
     """Loss of each target, in nats and fp32, from last hidden states through the base's head."""
-    rows, wanted = hidden.flatten(0, -2), targets.flatten()
-    at_once = max(1, LOGITS_AT_ONCE // base.vocab)
-    if len(rows) <= at_once:
-        return _losses(base, rows, wanted).view(targets.shape)
-    parts = [
-        checkpoint(
-            _losses,
-            base,
-            rows[start : start + at_once],
-            wanted[start : start + at_once],
-            use_reentrant=False,
-        )
-        for start in range(0, len(rows), at_once)
-    ]
-    return torch.cat(parts).view(targets.shape)
+    return _TokenLosses.apply(base, hidden.flatten(0, -2), targets.flatten()).view(targets.shape)
 
 
-def _losses(base: Base, hidden: Tensor, targets: Tensor) -> Tensor:
-    return cross_entropy(base.logits(hidden).float(), targets, reduction="none")
+class _TokenLosses(torch.autograd.Function):
+    """Losses in chunks, each one's gradient taken at once, so that its logits can go.
+
+    A row's loss depends on that row alone: the backward is one product with these gradients.
+    """
+
+    @staticmethod
+    def forward(ctx, base, hidden, targets):  # noqa: ANN001, ANN205
+        rows = max(FEWEST_ROWS, LOGITS_AT_ONCE // base.vocab)
+        wanted = ctx.needs_input_grad[1]
+        losses, grads = [], []
+        for part, target in zip(hidden.split(rows), targets.split(rows), strict=True):
+            with torch.set_grad_enabled(wanted):
+                part = part.detach().requires_grad_(wanted)
+                loss = cross_entropy(base.logits(part).float(), target, reduction="none")
+                if wanted:
+                    grads += torch.autograd.grad(loss.sum(), part)
+            losses.append(loss.detach())
+        if wanted:
+            ctx.save_for_backward(torch.cat(grads))
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(ctx, *grad_outputs):  # noqa: ANN001, ANN002, ANN205
+        (grads,), (grad_losses,) = ctx.saved_tensors, grad_outputs
+        return None, (grads * grad_losses[:, None]).to(grads.dtype), None

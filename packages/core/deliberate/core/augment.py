@@ -54,10 +54,34 @@ def prefill(base: Base, texts: Sequence[Int[Tensor, " _token"]]) -> list[Cache]:
     Args:
         base: Reads them, all in one batch.
         texts: Token ids from `tokenize`; lengths may differ.
+
+    Raises:
+        TypeError: `texts` is a string or one tensor, or holds something else than token ids.
+        ValueError: `texts` is empty.
     """
+    _check_texts(texts)
     padded = torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
     reading = base.read(padded)
     return caches(reading, [len(text) for text in texts], origin=base.origin)
+
+
+def _check_texts(texts: object) -> None:
+    """Refuse what is no list of token ids: a string, for one, is a sequence as well.
+
+    Raises:
+        TypeError: names what was given.
+        ValueError: there is no text.
+    """
+    rule = "texts must be a list of token ids from `tokenize`"
+    if not isinstance(texts, Sequence) or isinstance(texts, str):
+        raise TypeError(f"{rule}, got one {type(texts).__name__}")
+    if not texts:
+        raise ValueError(f"{rule}, got an empty one")
+    for text in texts:
+        if not isinstance(text, Tensor):
+            raise TypeError(f"{rule}, got a list of {type(text).__name__}")
+        if text.ndim != 1:
+            raise TypeError(f"{rule}, got a tensor of shape {tuple(text.shape)} in it")
 
 
 @torch.no_grad()
@@ -80,7 +104,11 @@ def augment(
 
     Raises:
         CacheError: a cache has latents, or no room for them in the base's positions.
+        TypeError: `coprocessor` is none, but what `load_coprocessor` returned with it.
     """
+    if hasattr(coprocessor, "coprocessor"):
+        kind = type(coprocessor).__name__
+        raise TypeError(f"coprocessor must be a Coprocessor, got {kind}: pass its `.coprocessor`")
     count = coprocessor.config.latents
     for cache in plain:
         if cache.latents is not None:

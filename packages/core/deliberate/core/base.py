@@ -42,10 +42,10 @@ NANO = Path(__file__).parent / "nano"
 class Base:
     """A causal language model that is read through and never changed."""
 
-    model: PreTrainedModel
+    model: PreTrainedModel = field(repr=False)
     """With its head, in eval mode, no parameter requiring a gradient."""
 
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase = field(repr=False)
     """Its tokenizer."""
 
     id: str

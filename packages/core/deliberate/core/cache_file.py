@@ -96,10 +96,12 @@ class CacheFile:
         """Open and check the header, without reading any layer.
 
         Raises:
-            CacheError: the file is not a cache file, or is damaged, or of another version.
+            CacheError: it is a folder, or not a cache file, or is damaged, or of another version.
             FileNotFoundError: there is no such file.
         """
         self.path = path
+        if path.is_dir():
+            raise CacheError(f"{str(path)!r} is a folder: name one cache file in it")
         if not path.is_file():
             raise FileNotFoundError(
                 f"no cache file at {str(path)!r}: make one with `deliberate prefill`"
@@ -108,7 +110,8 @@ class CacheFile:
             self._file = safe_open(path, framework="pt")
         except (SafetensorError, OSError) as error:
             raise CacheError(
-                f"{str(path)!r} is not a cache file, or is damaged: {error}; make it again"
+                f"{str(path)!r} is not a cache file, or is damaged: {error}; make one of a text "
+                "with `deliberate prefill --file PATH`"
             ) from error
         self.metadata: dict[str, str] = self._file.metadata() or {}
         self._check_metadata()
@@ -194,7 +197,7 @@ class CacheFile:
         if self.metadata.get("format") != FORMAT:
             raise CacheError(
                 f"{str(self.path)!r} is a safetensors file and not a cache file: "
-                "make one with `deliberate prefill`"
+                "make one of a text with `deliberate prefill --file PATH`"
             )
         version = self.metadata.get("version")
         if version != VERSION:

@@ -6,6 +6,7 @@ no weights of the base.
 
 import dataclasses
 import json
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ EMBEDDED_FOLDERS = {EMBEDDED: NANO / "coprocessor", f"{EMBEDDED}-soft": NANO / "
 class Trained:
     """A trained coprocessor and where it came from."""
 
-    coprocessor: Coprocessor
+    coprocessor: Coprocessor = field(repr=False)
     """On the base's device, in the base's dtype, in eval mode."""
 
     id: str
@@ -43,7 +44,7 @@ class Trained:
     fingerprint: str
     """Identifies its settings and weights."""
 
-    recipe: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict, repr=False)
     """How it was trained: the resolved recipe, and what it reached."""
 
 
@@ -131,13 +132,25 @@ def find_coprocessor(name: str | Path = EMBEDDED, *, revision: str | None = None
     return folder
 
 
+def is_unfinished(folder: Path) -> bool:
+    """Whether a folder holds a run of `deliberate train` that has not written its coprocessor."""
+    begun = (folder / "recipe.yaml").is_file() and (folder / "checkpoints").is_dir()
+    return begun and not (folder / CONFIG).exists()
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """What a coprocessor's folder says of itself.
 
     Raises:
-        CheckpointError: the folder is not a coprocessor's, or of another version.
+        CheckpointError: the folder is not a coprocessor's, or of another version, or its run is
+            unfinished.
     """
     path = folder / CONFIG
+    if is_unfinished(folder):
+        raise CheckpointError(
+            f"{str(folder)!r} holds an unfinished run: go on with "
+            f"`deliberate train --resume --output-dir {shlex.quote(str(folder))}`"
+        )
     try:
         config = json.loads(path.read_text())
     except (OSError, ValueError) as error:

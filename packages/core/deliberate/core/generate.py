@@ -6,6 +6,7 @@ Source: arXiv:2412.17747, section 2.1 (latents once, at the end of the prompt); 
 while decoding is ours.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
@@ -54,8 +55,8 @@ class Sampling:
         """
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, got {self.max_tokens}")
-        if self.temperature < 0:
-            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+        if not 0 <= self.temperature < math.inf:  # NaN is refused too
+            raise ValueError(f"temperature must be at least 0 and finite, got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
         if self.every is not None and self.every < 1:

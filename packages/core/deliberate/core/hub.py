@@ -34,6 +34,8 @@ def resolve(name: str, *, revision: str | None, what: str) -> tuple[Path, str]:
     folder = Path(name)
     if name and folder.is_dir():
         return folder, ""
+    if name and folder.is_file():
+        raise DeliberateError(f"{name!r} is a file and not a {what}'s folder: name the folder")
     try:
         snapshot = Path(
             snapshot_download(

@@ -1,6 +1,6 @@
 """What was measured, as Python values and as the JSON of `deliberate eval --json`."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,9 +18,9 @@ class Report:
     base: Base
     trained: Trained
     soft: Trained | None
-    losses: Losses
+    losses: Losses = field(repr=False)
     sample: Sample
-    drawn: Drawn
+    drawn: Drawn = field(repr=False)
 
     @property
     def tokens(self) -> list[int]:
