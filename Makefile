@@ -16,10 +16,14 @@ install: .venv/installed
 # Train for a minute, then use what ships: read a text, think it over, go on from it, measure.
 demo: install
 	rm -rf $(DEMO) && mkdir -p $(DEMO)
+	@echo "--- Training, for less than a minute: from the paper's literal start the loss falls, and"
+	@echo "--- the base is still far better without these latents when the run ends."
 	$(BIN)/deliberate train recipes/demo.yaml --output-dir $(DEMO)/run
+	@echo "--- From here on, the coprocessor that ships (recipes/nano.yaml, 2,000 steps)."
 	$(BIN)/deliberate prefill --file recipes/demo.txt -o $(DEMO)/cache.st
 	$(BIN)/deliberate augment $(DEMO)/cache.st -o $(DEMO)/augmented.st
 	$(BIN)/deliberate generate $(DEMO)/augmented.st --max-tokens 40
+	@echo "--- What it buys on Python modules that neither it nor the base has seen."
 	$(BIN)/deliberate eval nano --texts 96
 
 test: install

@@ -66,15 +66,15 @@ def test_a_wrong_use_is_one_line_and_exit_code_2(refused, arguments, told):
 
 
 def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def fail(path: Path) -> list[Path]:
+    def fail(path: Path, **_: bool) -> None:
         raise error
 
-    monkeypatch.setattr(inspect, "found", fail)
+    monkeypatch.setattr(inspect, "_folder", fail)
 
 
 def test_ctrl_c_ends_with_130_and_one_line(run, monkeypatch):
     raising(monkeypatch, KeyboardInterrupt())
-    outcome = run("inspect", "x")
+    outcome = run("inspect", ".")
     assert outcome.code == 130
     assert outcome.err.count("\n") == 1
 
@@ -82,7 +82,7 @@ def test_ctrl_c_ends_with_130_and_one_line(run, monkeypatch):
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
 def test_a_failure_of_the_system_is_one_line_that_names_the_file(refused, monkeypatch, number):
     raising(monkeypatch, OSError(number, os.strerror(number), "some/file"))
-    told = refused("inspect", "x")
+    told = refused("inspect", ".")
     assert "'some/file'" in told
     assert os.strerror(number).lower() in told
 
@@ -90,7 +90,7 @@ def test_a_failure_of_the_system_is_one_line_that_names_the_file(refused, monkey
 def test_an_unexpected_failure_keeps_its_traceback(run, monkeypatch):
     raising(monkeypatch, ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
-        run("inspect", "x")
+        run("inspect", ".")
 
 
 def test_a_reader_that_leaves_is_no_failure_worth_a_word():
