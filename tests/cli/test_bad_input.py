@@ -3,6 +3,7 @@
 import json
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -223,27 +224,31 @@ def test_a_folder_is_no_output_file(refused, cache):
     assert "'folder' is a folder" in refused("augment", cache, "-o", "folder")
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """No file may grow beyond a few bytes: a write fails midway, as on a full disk."""
+    """No file may grow beyond a few bytes: a write fails midway, as on a full disk.
+
+    Only inside a test's body: pytest's own output may go to a file as well.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1500, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_leaves_nothing_half_written(
-    refused, cache, coprocessor_folder, llama_folder, full_disk
-):
+def test_a_full_disk_leaves_nothing_half_written(refused, cache, coprocessor_folder, llama_folder):
     before = everything()
-    assert "'new.st'" in refused(
-        "prefill", "--text", "b" * 40, "--base", llama_folder, "-o", "new.st"
-    )
-    assert refused("augment", cache, "--coprocessor", coprocessor_folder)
+    with full_disk():
+        told = refused("prefill", "--text", "b" * 40, "--base", llama_folder, "-o", "new.st")
+        assert refused("augment", cache, "--coprocessor", coprocessor_folder)
+    assert "'new.st'" in told
     assert everything() == before
 
 
-def test_a_full_disk_leaves_what_was_to_be_replaced(refused, cache, llama_folder, full_disk):
+def test_a_full_disk_leaves_what_was_to_be_replaced(refused, cache, llama_folder):
     before = everything()
-    refused("prefill", "--text", "b" * 40, "--base", llama_folder, "-o", cache, "--force")
+    with full_disk():
+        refused("prefill", "--text", "b" * 40, "--base", llama_folder, "-o", cache, "--force")
     assert everything() == before
