@@ -12,6 +12,8 @@ def random_base(
 ) -> Base:
     """A base with heads of 64 numbers, two query heads to a key-value head, and no end token.
 
+    Its feed-forward layers are 3.5 times as wide as the residual stream, as in Llama 3.
+
     Args:
         hidden: Size of the residual stream; a multiple of 128.
         layers: Decoder layers.
