@@ -28,9 +28,7 @@ def one_pass(base: Base, coprocessor: Coprocessor, anchors: Tensor) -> Tensor:
     )
 
 
-def straight(
-    trunk: torch.nn.Module, embeds: Tensor, positions: list[int], alone: int = 0
-) -> Tensor:
+def straight(trunk: torch.nn.Module, embeds: Tensor, positions: list[int]) -> Tensor:
     """One forward over one whole sequence, by the model's own attention and mask.
 
     A mask of ones keeps transformers from reading repeated positions as packed texts.
@@ -123,13 +121,19 @@ def test_one_pass_equals_separate_sequences_in_loss_and_every_gradient(base, sta
 
 
 @pytest.mark.parametrize("wrong", [{"shift": 1}, {"moved": 1}])
-def test_a_shift_by_one_breaks_the_proof_by_far(base, start, make, wrong):
+def test_a_shift_by_one_breaks_the_proof_by_far_in_loss_and_gradients(base, start, make, wrong):
     coprocessor = make(base, start)
     anchors = torch.tensor([[0, 3, 8], [1, 2, 9]])
-    with torch.no_grad():
-        error = one_pass(base, coprocessor, anchors) - separate(base, coprocessor, anchors, **wrong)
+    right = one_pass(base, coprocessor, anchors)
+    shifted = separate(base, coprocessor, anchors, **wrong)
     # A rotary base sees distances alone, so a common shift shows where latents meet the text.
-    assert error.abs().max() > 100 * LOSS_TOLERANCE
+    assert (right - shifted).abs().max() > 100 * LOSS_TOLERANCE
+    expected = gradients(shifted, coprocessor)
+    errors = [
+        (gradient - expected[name]).abs().max() / expected[name].abs().max()
+        for name, gradient in gradients(right, coprocessor).items()
+    ]
+    assert max(errors) > 100 * GRADIENT_TOLERANCE
 
 
 def test_gradients_reach_the_coprocessor_and_never_the_base(base, start, make):
