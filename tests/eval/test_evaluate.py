@@ -178,9 +178,9 @@ def test_the_interval_covers_a_known_change_about_as_often_as_it_says():
     assert 0.90 <= hits / 200 <= 0.99
 
 
-def test_no_difference_has_no_width_and_is_not_clear():
+def test_no_difference_has_no_width():
     [change] = changes(losses_of([0.0] * 30), "latents")
-    assert (change.value, change.low, change.high, change.is_clear) == (0, 0, 0, False)
+    assert (change.value, change.low, change.high) == (0, 0, 0)
 
 
 def test_documents_are_resampled_whole_where_there_are_enough():

@@ -19,11 +19,6 @@ class Change:
     low: float
     high: float
 
-    @property
-    def is_clear(self) -> bool:
-        """Whether the interval excludes zero."""
-        return self.low > 0 or self.high < 0
-
 
 def resampled_unit(losses: Losses) -> str:
     """What is resampled: `document`, or `passage` where there are too few documents."""
