@@ -11,6 +11,10 @@ Base and coprocessor hold bf16 weights for all of them. A trainer keeps fp32 mas
 those; casting them for each anchor would only slow the loops. The start is `paper`, whose
 latents see one another, so that a peer writes an anchor's latents in one forward.
 
+Re-reading costs a few times the arithmetic of the one pass; the rest of the ratio is what a loop
+loses on small products and on calls. So a CPU with slow products bounds the ratio: the line
+"products alone" is what it would be if a step were nothing but the one pass's dense products.
+
     python benchmarks/one_pass.py --repeats 5
 """
 
@@ -180,6 +184,23 @@ def check_same(step: Step) -> None:
         print(f"{name:>8}: loss {loss:.5f} ({off:.0e} off), gradients {bent:.0e} off")
 
 
+def product_seconds(step: Step) -> float:
+    """Time of the dense products of one pass alone, at the rate this machine reaches."""
+    trunk, count = step.base.trunk, step.anchors.shape[1]
+    read, written = step.token_ids.shape[1], count * step.latents
+    fed = count * (step.latents + step.ahead - 1)
+    # A forward is one product a weight, a gradient one more: of the input, and of the weight.
+    runs = {read: 1, written: 3, fed: 2}
+    total = 0.0
+    for rows, times in runs.items():
+        for module in trunk.modules():
+            if isinstance(module, torch.nn.Linear):
+                fed_rows = torch.randn(rows, module.in_features, dtype=step.base.model.dtype)
+                one = {"product": lambda m=module, x=fed_rows: torch.mm(x, m.weight.t())}
+                total += times * in_turn(one, repeats=3)["product"]
+    return total
+
+
 def main() -> None:
     """Check that the ways agree, time them in turn, print the table and the line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -191,6 +212,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--vocabulary", type=int, default=4096)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     options = parser.parse_args()
 
     base = random_base(
@@ -198,7 +220,7 @@ def main() -> None:
         layers=options.layers,
         vocabulary=options.vocabulary,
         positions=options.tokens + options.latents + options.ahead,
-        dtype=torch.bfloat16,
+        dtype=getattr(torch, options.dtype),
     )
     coprocessor = build(coprocessor_config(start="paper", latents=options.latents), base)
     generator = torch.Generator().manual_seed(1)
@@ -223,6 +245,11 @@ def main() -> None:
     for name, each in seconds.items():
         target = f">= {TARGETS[name]:g}" if name in TARGETS else ""
         print(f"{name:>8}  {each * 1e3:9.1f}  {each / ours:10.2f}  {target}")
+    floor = product_seconds(step)
+    print(
+        f"products alone: {floor * 1e3:.1f} ms a step, so against reread at most "
+        f"{seconds['reread'] / floor:.1f} and against slice {seconds['slice'] / floor:.1f}"
+    )
     report(
         "one_pass",
         {

@@ -26,7 +26,7 @@ def holds_run(recipe: Recipe, folder: Path, *, resume: bool) -> bool:
     """
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{str(folder)!r} is a file: name a folder as --output-dir")
-    if not (folder / METRICS).exists() and not found(folder / CHECKPOINTS):
+    if not _is_begun(folder):
         return False
     if not resume:
         raise CheckpointError(
@@ -40,6 +40,15 @@ def holds_run(recipe: Recipe, folder: Path, *, resume: bool) -> bool:
             "resume it as it is, or name another --output-dir"
         )
     return True
+
+
+def begun_dtype(folder: Path) -> str | None:
+    """In which numbers the run in a folder began, or None if there is none.
+
+    Raises:
+        CheckpointError: its recipe cannot be read.
+    """
+    return _recipe_of(folder).base.dtype if _is_begun(folder) else None
 
 
 def occupy(recipe: Recipe, folder: Path) -> None:
@@ -71,6 +80,10 @@ def forget_after(folder: Path, step: int) -> list[dict[str, Any]]:
     kept = [line for line in lines if _step_of(line) <= step]
     write_bytes(path, "".join(kept).encode())
     return [json.loads(line) for line in kept]
+
+
+def _is_begun(folder: Path) -> bool:
+    return (folder / METRICS).exists() or bool(found(folder / CHECKPOINTS))
 
 
 def _recipe_of(folder: Path) -> Recipe:

@@ -37,6 +37,7 @@ from deliberate.train.data import (
 )
 from deliberate.train.folder import CHECKPOINTS, forget_after, holds_run, log, occupy
 from deliberate.train.optimizer import make_optimizer, set_rate
+from deliberate.train.precision import settle_dtype
 from deliberate.train.recipe import Recipe
 from deliberate.train.signals import stop_signals
 
@@ -93,6 +94,7 @@ def train(
             loss is no number.
     """
     folder = Path(folder)
+    recipe = settle_dtype(recipe, folder, device=device)
     begun = holds_run(recipe, folder, resume=resume)
     dtype = getattr(torch, recipe.base.dtype)
     base = load_base(recipe.base.id, revision=recipe.base.revision, dtype=dtype, device=device)

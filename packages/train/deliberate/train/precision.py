@@ -1,0 +1,57 @@
+"""In which numbers a run computes: bfloat16 where the device multiplies faster in it.
+
+Some CPUs multiply bfloat16 at several times the rate of float32, some at half of it, and what a
+CPU says of itself does not tell which: so it is measured, once, when a run begins. A run that is
+resumed goes on in what it began in.
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+
+import torch
+
+from deliberate.train.folder import begun_dtype
+from deliberate.train.recipe import Recipe
+
+_SIDE = 512  # of the matrices: large enough for the rate, small enough for a millisecond
+_TURNS = 5
+
+
+def settle_dtype(recipe: Recipe, folder: Path, *, device: str | torch.device) -> Recipe:
+    """The recipe with `base.dtype` settled, where it is `auto`.
+
+    Args:
+        recipe: What to train.
+        folder: The run's folder; a run in it has settled the matter already.
+        device: Where to train.
+    """
+    if recipe.base.dtype != "auto":
+        return recipe
+    dtype = begun_dtype(folder) or _faster_dtype(torch.device(device))
+    return dataclasses.replace(recipe, base=dataclasses.replace(recipe.base, dtype=dtype))
+
+
+def _faster_dtype(device: torch.device) -> str:
+    """`bfloat16`, unless float32 products are as fast on this device."""
+    seconds = {"float32": [], "bfloat16": []}
+    for _ in range(_TURNS + 1):
+        for name, each in seconds.items():
+            each.append(_seconds(getattr(torch, name), device))
+    fastest = {name: min(each[1:]) for name, each in seconds.items()}  # the first one warms up
+    return min(("float32", "bfloat16"), key=lambda name: fastest[name])
+
+
+def _seconds(dtype: torch.dtype, device: torch.device) -> float:
+    """Time of one matrix product."""
+    matrix = torch.ones(_SIDE, _SIDE, dtype=dtype, device=device)
+    _wait_for(device)
+    start = time.perf_counter()
+    torch.mm(matrix, matrix)
+    _wait_for(device)
+    return time.perf_counter() - start
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
