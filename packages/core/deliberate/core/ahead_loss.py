@@ -39,6 +39,7 @@ def ahead_losses(
     *,
     ahead: int,
     positions: Positions,
+    recompute: bool = False,
 ) -> Float[Tensor, "batch anchors ahead"]:
     """Loss at each of the `ahead` tokens after each anchor, in nats, given its latents.
 
@@ -49,6 +50,7 @@ def ahead_losses(
         latents: What is read after each anchor.
         ahead: How many tokens after the anchor are predicted.
         positions: Where the latents stand.
+        recompute: Run the base's layers again in the backward; see `grouped_forward`.
     """
     count = latents.shape[2]
     targets = ahead_tokens(reading.token_ids, anchors, ahead=ahead)
@@ -67,6 +69,7 @@ def ahead_losses(
         position_ids=position_ids,
         keys=reading.keys,
         values=reading.values,
+        recompute=recompute,
     )
     return token_losses(base, hidden[:, :, count - 1 :], targets)
 

@@ -195,6 +195,26 @@ def check_supported(config: PreTrainedConfig) -> None:
         )
 
 
+def decoder_layers(trunk: PreTrainedModel) -> nn.ModuleList:
+    """A decoder's layers: its one list of modules as long as the configuration says.
+
+    Raises:
+        UnsupportedModelError: there is none, or more than one.
+    """
+    count = trunk.config.num_hidden_layers
+    lists = [
+        child
+        for child in trunk.children()
+        if isinstance(child, nn.ModuleList) and len(child) == count
+    ]
+    if len(lists) != 1:
+        raise UnsupportedModelError(
+            f"{trunk.config.model_type!r} has {len(lists)} lists of {count} layers and not one: "
+            "leave train.recompute and coprocessor.layers as they are by default"
+        )
+    return lists[0]
+
+
 def final_norm(trunk: PreTrainedModel) -> str:
     """Name of the norm that a decoder ends with: its one direct child of hidden-sized vectors.
 

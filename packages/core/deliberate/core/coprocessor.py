@@ -104,10 +104,14 @@ def coprocessor_config(*, start: str = "warm", **settings: Any) -> CoprocessorCo
 class Coprocessor(nn.Module, ABC):
     """Writes latents for any anchors of texts that the base has read."""
 
+    recompute: bool
+    """Whether the backward runs layers again rather than the forward keep their activations."""
+
     def __init__(self, config: CoprocessorConfig) -> None:
         """Keep the configuration."""
         super().__init__()
         self.config = config
+        self.recompute = False
 
     @abstractmethod
     def forward(

@@ -65,6 +65,7 @@ class FullCoprocessor(Coprocessor):
             position_ids=groups.places,
             keys=reading.keys,
             values=reading.values,
+            recompute=self.recompute,
         )
         return self.scale(hidden)
 

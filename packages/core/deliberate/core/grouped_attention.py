@@ -12,8 +12,8 @@ buffers of `CHUNK_SCORES` 4-byte numbers.
 Source: arXiv:2412.17747, section 2.3 and figure 2; the two parts are ours.
 """
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +23,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from deliberate.core.errors import UnsupportedModelError
 from deliberate.core.groups import Groups
+from deliberate.core.recompute import recomputed
 
 CHUNK_SCORES = 1 << 19
 """Most scores computed at once; a chunk never holds less than one group of one text.
@@ -45,6 +46,8 @@ def grouped_forward(
     position_ids: Int[Tensor, "batch anchors size"],
     keys: Sequence[Tensor],
     values: Sequence[Tensor],
+    recompute: bool = False,
+    inside: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Float[Tensor, "batch anchors size hidden"]:
     """Run groups of input embeddings through a decoder that reads a shared text.
 
@@ -55,6 +58,9 @@ def grouped_forward(
         position_ids: The tokens' position ids.
         keys: The text's keys, one a layer, (batch, kv_heads, token, head_dim).
         values: Likewise.
+        recompute: Keep each layer's input alone for the backward, and run the layer again there.
+        inside: Entered around the forward, and around what the backward runs again: a switch of
+            the trunk's that this call needs.
 
     Returns:
         The last hidden states.
@@ -62,7 +68,14 @@ def grouped_forward(
     Raises:
         UnsupportedModelError: the model's attention asks for what groups cannot give.
     """
-    with _grouped_attention(trunk):
+
+
+    @contextmanager
+    def switched() -> Generator[None]:
+        with _grouped_attention(trunk), inside():
+            yield
+
+    with switched(), recomputed(trunk, switched) if recompute else nullcontext():
         output = trunk(
             inputs_embeds=embeds.flatten(1, 2),
             position_ids=position_ids.flatten(1),

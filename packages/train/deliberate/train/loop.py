@@ -102,6 +102,7 @@ def train(
     rows, held_out = load_rows(recipe, base), load_passages(recipe, base)
     torch.manual_seed(recipe.train.seed)
     coprocessor = build(recipe.coprocessor, base).float()
+    coprocessor.recompute = recipe.train.recompute
     run = _Run(recipe, folder, base, coprocessor, rows, held_out)
     if resume:
         run.restore()
@@ -226,6 +227,7 @@ class _Run:
                 self.coprocessor(reading, anchors),
                 ahead=self.recipe.objective.ahead,
                 positions=self.recipe.coprocessor.positions,
+                recompute=self.recipe.train.recompute,
             ).mean()
 
     def _check_finite(self, what: str, step: int, *values: float) -> None:

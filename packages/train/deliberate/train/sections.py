@@ -117,6 +117,9 @@ class TrainSection:
     validate_every: int = 250
     """Steps between validations; the last step is always validated."""
 
+    recompute: bool = False
+    """Whether the backward runs layers again: less memory, about a third more time."""
+
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """In which the finished coprocessor's weights are written."""
 
