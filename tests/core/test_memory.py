@@ -12,7 +12,9 @@ BYTES = 4
 SCORES = HEADS * SIZE * (TOKENS + SIZE)  # of one group
 
 
-def bytes_used(storages, chunk_scores: int, monkeypatch, *, softcap: float | None, dtype) -> tuple[int, int]:
+def bytes_used(
+    storages, chunk_scores: int, monkeypatch, *, softcap: float | None, dtype
+) -> tuple[int, int]:
     """Most bytes alive over forward and backward; bytes of the groups' inputs and output."""
     monkeypatch.setattr(grouped_attention, "CHUNK_SCORES", chunk_scores)
     generator = torch.Generator().manual_seed(1)
@@ -34,6 +36,7 @@ def bytes_used(storages, chunk_scores: int, monkeypatch, *, softcap: float | Non
             groups=groups,
             text_keys=text_keys,
             text_values=text_values,
+            form=grouped_attention.attend_in_parts,
         )
         output.backward(torch.ones_like(output))
     return followed.most, sum(tensor.nbytes for tensor in [*own, output])

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from deliberate.core.base import Base
 from deliberate.core.cache import Reading
+from deliberate.core.execution import Execution
 from deliberate.core.grouped_attention import grouped_forward
 from deliberate.core.groups import (
     Groups,
@@ -39,7 +40,7 @@ def ahead_losses(
     *,
     ahead: int,
     positions: Positions,
-    recompute: bool = False,
+    execution: Execution | None = None,
 ) -> Float[Tensor, "batch anchors ahead"]:
     """Loss at each of the `ahead` tokens after each anchor, in nats, given its latents.
 
@@ -50,7 +51,7 @@ def ahead_losses(
         latents: What is read after each anchor.
         ahead: How many tokens after the anchor are predicted.
         positions: Where the latents stand.
-        recompute: Run the base's layers again in the backward; see `grouped_forward`.
+        execution: How the groups go through the base.
     """
     count = latents.shape[2]
     targets = ahead_tokens(reading.token_ids, anchors, ahead=ahead)
@@ -69,7 +70,7 @@ def ahead_losses(
         position_ids=position_ids,
         keys=reading.keys,
         values=reading.values,
-        recompute=recompute,
+        execution=execution or Execution(),
     )
     return token_losses(base, hidden[:, :, count - 1 :], targets)
 

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from deliberate.core.cache import Reading
+from deliberate.core.execution import Execution
 from deliberate.core.groups import Positions
 
 MAX_LATENTS = 64
@@ -104,14 +105,14 @@ def coprocessor_config(*, start: str = "warm", **settings: Any) -> CoprocessorCo
 class Coprocessor(nn.Module, ABC):
     """Writes latents for any anchors of texts that the base has read."""
 
-    recompute: bool
-    """Whether the backward runs layers again rather than the forward keep their activations."""
+    execution: Execution
+    """How its groups go through a decoder; not a part of what it is."""
 
     def __init__(self, config: CoprocessorConfig) -> None:
         """Keep the configuration."""
         super().__init__()
         self.config = config
-        self.recompute = False
+        self.execution = Execution()
 
     @abstractmethod
     def forward(

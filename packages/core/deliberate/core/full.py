@@ -65,7 +65,7 @@ class FullCoprocessor(Coprocessor):
             position_ids=groups.places,
             keys=reading.keys,
             values=reading.values,
-            recompute=self.recompute,
+            execution=self.execution,
         )
         return self.scale(hidden)
 

@@ -14,6 +14,7 @@ Source: arXiv:2412.17747, section 2.3 and figure 2; the two parts are ours.
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -22,8 +23,9 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from deliberate.core.errors import UnsupportedModelError
+from deliberate.core.execution import Execution, running_as
+from deliberate.core.flex import attend_flex
 from deliberate.core.groups import Groups
-from deliberate.core.recompute import recomputed
 
 CHUNK_SCORES = 1 << 19
 """Most scores computed at once; a chunk never holds less than one group of one text.
@@ -35,8 +37,6 @@ early chunk leave out the text that only later groups see.
 WORKING_COPIES = 4
 """Most buffers of one chunk's size alive at a time, measured by a test."""
 
-_NAME = "deliberate_grouped"
-
 
 def grouped_forward(
     trunk: PreTrainedModel,
@@ -46,7 +46,7 @@ def grouped_forward(
     position_ids: Int[Tensor, "batch anchors size"],
     keys: Sequence[Tensor],
     values: Sequence[Tensor],
-    recompute: bool = False,
+    execution: Execution,
     inside: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Float[Tensor, "batch anchors size hidden"]:
     """Run groups of input embeddings through a decoder that reads a shared text.
@@ -58,7 +58,7 @@ def grouped_forward(
         position_ids: The tokens' position ids.
         keys: The text's keys, one a layer, (batch, kv_heads, token, head_dim).
         values: Likewise.
-        recompute: Keep each layer's input alone for the backward, and run the layer again there.
+        execution: Which form of attention, and what is kept for the backward.
         inside: Entered around the forward, and around what the backward runs again: a switch of
             the trunk's that this call needs.
 
@@ -69,13 +69,12 @@ def grouped_forward(
         UnsupportedModelError: the model's attention asks for what groups cannot give.
     """
 
-
     @contextmanager
     def switched() -> Generator[None]:
-        with _grouped_attention(trunk), inside():
+        with _grouped_attention(trunk, execution), inside():
             yield
 
-    with switched(), recomputed(trunk, switched) if recompute else nullcontext():
+    with switched(), running_as(execution, trunk, switched):
         output = trunk(
             inputs_embeds=embeds.flatten(1, 2),
             position_ids=position_ids.flatten(1),
@@ -88,10 +87,15 @@ def grouped_forward(
 
 
 @contextmanager
-def _grouped_attention(trunk: PreTrainedModel) -> Generator[None]:
-    AttentionInterface.register(_NAME, _attend)
+def _grouped_attention(trunk: PreTrainedModel, execution: Execution) -> Generator[None]:
+    name = f"deliberate_{execution.attention}"
+    attend = partial(_attend, form=_FORMS[execution.attention])
+    # A compiled layer breaks here: its chunks follow the anchors, which are new at every step.
+    AttentionInterface.register(
+        name, torch.compiler.disable(attend) if execution.compile else attend
+    )
     before = trunk.config._attn_implementation
-    trunk.config._attn_implementation = _NAME
+    trunk.config._attn_implementation = name
     try:
         yield
     finally:
@@ -111,6 +115,7 @@ def _attend(
     groups: Groups,
     text_keys: Sequence[Tensor],
     text_values: Sequence[Tensor],
+    form: Callable[..., Tensor],
     **others: Any,
 ) -> tuple[Tensor, None]:
     """The attention function that transformers calls in each layer.
@@ -124,17 +129,38 @@ def _attend(
         )
     layer: Any = module.layer_idx
     text_key, text_value = text_keys[layer], text_values[layer]
-    output = _GroupedAttention.apply(
-        *(_grouped(part.to(text_key.dtype), key.shape[1], groups) for part in (query, key, value)),
+    output = form(
+        *(part.to(text_key.dtype) for part in (query, key, value)),
         text_key,
         text_value,
-        groups,
-        sliding_window,
-        query.shape[-1] ** -0.5 if scaling is None else scaling,
-        softcap,
+        groups=groups,
+        window=sliding_window,
+        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        softcap=softcap,
     )
+    return output.transpose(1, 2), None
+
+
+def attend_in_parts(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    text_key: Tensor,
+    text_value: Tensor,
+    *,
+    groups: Groups,
+    window: int | None,
+    scaling: float,
+    softcap: float | None,
+) -> Tensor:
+    """Attention in two parts; arguments and result are those of `flex.attend_flex`."""
+    own = (_grouped(part, key.shape[1], groups) for part in (query, key, value))
+    output = _GroupedAttention.apply(*own, text_key, text_value, groups, window, scaling, softcap)
     by_head = output.unflatten(3, (-1, groups.size))  # (batch, kv_heads, anchors, share, size, ...)
-    return by_head.permute(0, 2, 4, 1, 3, 5).flatten(3, 4).flatten(1, 2), None
+    return by_head.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+_FORMS = {"parts": attend_in_parts, "flex": attend_flex}
 
 
 def _grouped(heads: Tensor, kv_heads: int, groups: Groups) -> Tensor:

@@ -10,7 +10,7 @@ figure 2). Here the text is read once and shared, and only the groups go through
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
@@ -44,6 +44,11 @@ class Groups:
         first = self.last_seen[..., None] + 1
         steps = torch.arange(self.size, device=first.device)
         return first + (steps if self.causal else torch.zeros_like(steps))
+
+    @cached_property
+    def kept(self) -> dict[Any, Any]:
+        """What one layer's attention worked out from these groups, for the next layer to find."""
+        return {}
 
 
 def latent_positions(

@@ -25,6 +25,7 @@ from deliberate.core.base import Base, load_base
 from deliberate.core.checkpoint import save_coprocessor
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import DeliberateError
+from deliberate.core.execution import check_execution
 from deliberate.core.kinds import build
 from deliberate.core.measure import AHEAD_REPORTED, Condition, Passage, measure
 from deliberate.train.checkpoint import State, found, path_of, restore, save_checkpoint
@@ -95,6 +96,7 @@ def train(
     """
     folder = Path(folder)
     recipe = settle_dtype(recipe, folder, device=device)
+    check_execution(recipe.train.execution, torch.device(device))
     begun = holds_run(recipe, folder, resume=resume)
     dtype = getattr(torch, recipe.base.dtype)
     base = load_base(recipe.base.id, revision=recipe.base.revision, dtype=dtype, device=device)
@@ -102,7 +104,7 @@ def train(
     rows, held_out = load_rows(recipe, base), load_passages(recipe, base)
     torch.manual_seed(recipe.train.seed)
     coprocessor = build(recipe.coprocessor, base).float()
-    coprocessor.recompute = recipe.train.recompute
+    coprocessor.execution = recipe.train.execution
     run = _Run(recipe, folder, base, coprocessor, rows, held_out)
     if resume:
         run.restore()
@@ -227,7 +229,7 @@ class _Run:
                 self.coprocessor(reading, anchors),
                 ahead=self.recipe.objective.ahead,
                 positions=self.recipe.coprocessor.positions,
-                recompute=self.recipe.train.recompute,
+                execution=self.coprocessor.execution,
             ).mean()
 
     def _check_finite(self, what: str, step: int, *values: float) -> None:

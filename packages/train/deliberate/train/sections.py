@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from deliberate.core.execution import Attention, Execution
+
 MAX_SEED = 2**42
 """The largest seed: the generators take 64 bits, and a seed is spread a million steps apart."""
 
@@ -120,8 +122,19 @@ class TrainSection:
     recompute: bool = False
     """Whether the backward runs layers again: less memory, about a third more time."""
 
+    compile: bool = False
+    """Whether layers are compiled: faster steps, after minutes; needs a C++ compiler."""
+
+    attention: Attention = "parts"
+    """Form of grouped attention: `parts` on any device, `flex` for CUDA."""
+
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """In which the finished coprocessor's weights are written."""
+
+    @property
+    def execution(self) -> Execution:
+        """How groups go through a decoder."""
+        return Execution(recompute=self.recompute, compile=self.compile, attention=self.attention)
 
     def __post_init__(self) -> None:
         """Check the values.
