@@ -39,7 +39,6 @@ bench: install
 
 # The embedded base, its coprocessor and its soft embedding, from the source on this machine.
 nano: install
-	$(BIN)/pip install -q -c constraints.txt accelerate==1.15.0
 	$(BIN)/python recipes/nano_base.py --output $(NANO)/base --work build/nano-base
 	$(BIN)/deliberate train recipes/nano.yaml --output-dir build/nano --resume
 	$(BIN)/deliberate train recipes/nano-soft.yaml --output-dir build/nano-soft --resume

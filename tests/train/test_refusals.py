@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from deliberate.core import checkpoint as coprocessor_files
+from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import CheckpointError, DeliberateError
 from deliberate.train import checkpoint, loop, train
 from deliberate.train.checkpoint import found
@@ -129,14 +130,14 @@ def steps_logged(folder):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_before_its_step(recipe, tmp_path, monkeypatch):
-    plain, calls = loop.ahead_losses, []
+    plain, calls = Coprocessor.losses, []
 
     def astray(*arguments, **settings):
         calls.append(1)
         losses = plain(*arguments, **settings)
         return losses * float("nan") if len(calls) == 2 * 4 else losses  # in the fourth step
 
-    monkeypatch.setattr(loop, "ahead_losses", astray)
+    monkeypatch.setattr(Coprocessor, "losses", astray)
     with pytest.raises(DeliberateError, match=r"loss of step 4 is nan .*step-000003'"):
         train(recipe("train.accumulate=2", "train.validate_every=100"), tmp_path / "run")
     assert steps_logged(tmp_path / "run") == [1, 2, 3]

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from deliberate.train import Interrupted, loop, train
+from deliberate.core.coprocessor import Coprocessor
+from deliberate.train import Interrupted, train
 from deliberate.train.checkpoint import found
 from deliberate.train.signals import stop_signals
 
@@ -20,7 +21,7 @@ def test_a_step_that_was_cut_short_is_done_again_to_the_last_bit(
 ):
     chosen = recipe("train.accumulate=2")
     train(chosen, tmp_path / "whole")
-    plain, calls = loop.ahead_losses, []
+    plain, calls = Coprocessor.losses, []
 
     def stop_within_a_step(*arguments, **settings):
         calls.append(1)
@@ -28,7 +29,7 @@ def test_a_step_that_was_cut_short_is_done_again_to_the_last_bit(
             os.kill(os.getpid(), signal.SIGTERM)
         return plain(*arguments, **settings)
 
-    monkeypatch.setattr(loop, "ahead_losses", stop_within_a_step)
+    monkeypatch.setattr(Coprocessor, "losses", stop_within_a_step)
     with pytest.raises(Interrupted, match=f"after step {step - 1} of 8"):
         train(chosen, tmp_path / "parts")
     assert len(calls) == 2 * step - 1

@@ -86,6 +86,16 @@ def plain_losses(
     if reading.hidden is None:
         raise ValueError("the reading has no last hidden states: read the text with `Base.read`")
     losses = token_losses(base, reading.hidden[:, :-1], reading.token_ids[:, 1:])
+    return at_anchors(losses, anchors, ahead=ahead)
+
+
+def at_anchors(
+    losses: Float[Tensor, "batch predicting"],
+    anchors: Int[Tensor, "batch anchors"],
+    *,
+    ahead: int,
+) -> Float[Tensor, "batch anchors ahead"]:
+    """Each text's losses, one a token that predicts, at the tokens from each anchor on."""
     index = anchors[..., None] + torch.arange(ahead, device=anchors.device)
     return losses.gather(1, index.flatten(1)).view_as(index)
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from deliberate.core import fingerprint, hub
 from deliberate.core.atomic import replacing, write_bytes
@@ -78,7 +79,7 @@ def save_coprocessor(
     }
     weights = {
         name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
-        for name, tensor in coprocessor.state_dict().items()
+        for name, tensor in weights_of(coprocessor).items()
     }
     with replacing(folder / WEIGHTS) as temporary:
         try:
@@ -86,6 +87,25 @@ def save_coprocessor(
         except SafetensorError as error:
             raise OSError(f"cannot write {str(folder / WEIGHTS)!r}: {error}") from error
     write_bytes(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+
+
+def weights_of(coprocessor: Coprocessor) -> dict[str, Tensor]:
+    """A coprocessor's weights by name, one that is tied to another only once."""
+    tied = dict(coprocessor.named_parameters(remove_duplicate=False)).keys()
+    tied -= dict(coprocessor.named_parameters()).keys()
+    return {name: tensor for name, tensor in coprocessor.state_dict().items() if name not in tied}
+
+
+def load_weights(coprocessor: Coprocessor, weights: dict[str, Tensor]) -> None:
+    """Undo `weights_of`.
+
+    Raises:
+        ValueError: these are not its weights, by their names and shapes.
+    """
+    expected = weights_of(coprocessor)
+    if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in expected.items()}:
+        raise ValueError("the weights are not those of such a coprocessor")
+    coprocessor.load_state_dict(weights, strict=False)  # what is tied comes with its other name
 
 
 def load_coprocessor(
@@ -181,9 +201,13 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _settings(config: dict[str, Any], folder: Path) -> CoprocessorConfig:
     known = {field.name for field in dataclasses.fields(CoprocessorConfig)}
-    if set(config["coprocessor"]) != known:
-        odd = ", ".join(sorted(known ^ set(config["coprocessor"])))
-        raise CheckpointError(f"{str(folder)!r} has missing or unknown settings: {odd}")
+    unknown = set(config["coprocessor"]) - known  # one that is missing is younger than the file
+    if unknown or "kind" not in config["coprocessor"]:
+        odd = ", ".join(sorted(unknown)) or "no kind"
+        raise CheckpointError(
+            f"{str(folder)!r} has settings that this program does not know ({odd}): use the "
+            "program that wrote it"
+        )
     kind = config["coprocessor"]["kind"]
     if kind not in KINDS:
         raise CheckpointError(
@@ -206,7 +230,9 @@ def _load_weights(coprocessor: Coprocessor, folder: Path) -> None:
         raise CheckpointError(
             f"cannot read {str(path)!r}: {error}; get the coprocessor again"
         ) from error
-    expected = coprocessor.state_dict()
-    if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in expected.items()}:
-        raise CheckpointError(f"{str(path)!r} does not hold the weights that {CONFIG} describes")
-    coprocessor.load_state_dict(weights)
+    try:
+        load_weights(coprocessor, weights)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{str(path)!r} does not hold the weights that {CONFIG} describes"
+        ) from error

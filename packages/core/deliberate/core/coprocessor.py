@@ -10,12 +10,14 @@ Source: arXiv:2412.17747, sections 2.1 and 2.2.
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from deliberate.core.ahead_loss import ahead_losses
+from deliberate.core.base import Base
 from deliberate.core.cache import Reading
 from deliberate.core.execution import Execution
 from deliberate.core.groups import Positions
@@ -48,6 +50,17 @@ class CoprocessorConfig:
     positions: Positions = "after"
     """Whether latents stand after the anchor or over the last tokens of the text."""
 
+    layers: tuple[int, ...] | None = None
+    """Numbers of the base's layers that the coprocessor has, each reading its own layer's cache;
+    none are all of them."""
+
+    rank: int = 64
+    """Of the low-rank weights beside the base's own, for kinds that share those."""
+
+    targets: tuple[str, ...] | None = None
+    """Names of the base's linear layers that get low-rank weights, such as `q_proj`; none are
+    all of them."""
+
     def __post_init__(self) -> None:
         """Check the values.
 
@@ -56,6 +69,16 @@ class CoprocessorConfig:
         """
         if not 1 <= self.latents <= MAX_LATENTS:
             raise ValueError(f"latents must be from 1 to {MAX_LATENTS}, got {self.latents}")
+        if self.rank < 1:
+            raise ValueError(f"rank must be at least 1, got {self.rank}")
+        for name in ("layers", "targets"):
+            given = getattr(self, name)
+            if given is not None:
+                object.__setattr__(self, name, tuple(given))  # files give lists
+                if not given:
+                    raise ValueError(f"{name} must name at least one, or be null for all")
+        if self.layers is not None and list(self.layers) != sorted({*self.layers}):
+            raise ValueError(f"layers must be in rising order, each once, got {self.layers}")
         if self.latent_scale <= 0:
             raise ValueError(f"latent_scale must be above 0, got {self.latent_scale}")
         for name, allowed in _CHOICES.items():
@@ -63,6 +86,9 @@ class CoprocessorConfig:
                 known = ", ".join(allowed)
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
 
+
+OWN = ("layers", "rank", "targets")
+"""Settings that some kinds have and others have no use for."""
 
 _CHOICES = {
     "soft_input": ("free", "last_token"),
@@ -105,11 +131,17 @@ def coprocessor_config(*, start: str = "warm", **settings: Any) -> CoprocessorCo
 class Coprocessor(nn.Module, ABC):
     """Writes latents for any anchors of texts that the base has read."""
 
+    uses: ClassVar[frozenset[str]] = frozenset()
+    """The settings of `OWN` that this kind heeds."""
+
+    writes_latents: ClassVar[bool] = True
+    """Whether `forward` writes latents; a baseline may do without."""
+
     execution: Execution
     """How its groups go through a decoder; not a part of what it is."""
 
-    def __init__(self, config: CoprocessorConfig) -> None:
-        """Keep the configuration."""
+    def __init__(self, config: CoprocessorConfig, base: Base) -> None:
+        """Keep the configuration; kinds take from the base what they begin with."""
         super().__init__()
         self.config = config
         self.execution = Execution()
@@ -124,6 +156,32 @@ class Coprocessor(nn.Module, ABC):
             reading: Texts as the base read them; left as it was.
             anchors: Index of the last token that each group's latents may know.
         """
+
+    def losses(
+        self,
+        base: Base,
+        reading: Reading,
+        anchors: Int[Tensor, "batch anchors"],
+        *,
+        ahead: int,
+    ) -> Float[Tensor, "batch anchors ahead"]:
+        """The base's loss, in nats, at the tokens after each anchor, given what this wrote there.
+
+        Args:
+            base: Reads latents and ahead tokens.
+            reading: Texts as the base read them, with at least `ahead` tokens after each anchor.
+            anchors: Index of the last token before each group's latents.
+            ahead: How many tokens after the anchor are predicted.
+        """
+        return ahead_losses(
+            base,
+            reading,
+            anchors,
+            self(reading, anchors),
+            ahead=ahead,
+            positions=self.config.positions,
+            execution=self.execution,
+        )
 
     def soft_parameters(self) -> list[nn.Parameter]:
         """Its soft tokens or soft embeddings, which learn at their own rate and never decay."""

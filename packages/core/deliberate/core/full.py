@@ -1,65 +1,60 @@
 """The paper's coprocessor: a full copy of the base's decoder, reading its cache.
 
-Source: arXiv:2412.17747, section 2.2 (architecture and initialisation). The paper does not
-say what the soft tokens are at the start, nor which hidden state becomes a latent: here both
-are settings, see `CoprocessorConfig`.
+Source: arXiv:2412.17747, section 2.2 (architecture and initialisation). Fewer layers than the
+base's are ours.
 """
 
 import copy
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from deliberate.core.base import Base, final_norm, residual_scale
+from deliberate.core.adapters import without_adapters
+from deliberate.core.base import Base, decoder_layers, final_norm
 from deliberate.core.cache import Reading
-from deliberate.core.coprocessor import Coprocessor, CoprocessorConfig, LatentScale
+from deliberate.core.errors import UnsupportedModelError
 from deliberate.core.grouped_attention import grouped_forward
 from deliberate.core.groups import Groups
-
-_SOFT_TOKEN_NOISE = 0.02  # of the embeddings' own size: families differ in it by fifty times
-_CALIBRATION_TOKENS = 256  # random tokens: enough for a median that a trained scalar corrects
+from deliberate.core.trunk_coprocessor import TrunkCoprocessor
 
 
-class FullCoprocessor(Coprocessor):
+class FullCoprocessor(TrunkCoprocessor):
     """A decoder of the base's architecture that starts as the base itself."""
 
-    soft_tokens: nn.Parameter
-    """The question put to the cache: (latents, hidden)."""
+    uses = frozenset({"layers"})
 
-    def __init__(self, config: CoprocessorConfig, base: Base) -> None:
-        """Copy the base's decoder, without its embedding and head.
+    def make_decoder(self, base: Base) -> None:
+        """Make the decoder, without embedding and head.
 
         Raises:
-            UnsupportedModelError: `latent_norm` is `before` and the base has no single final norm.
+            UnsupportedModelError: `latent_norm` is `before` and the base has no single final
+                norm, or the base has not the layers that are named.
         """
-        super().__init__(config)
-        self.trunk = _copy_of(base.trunk)
-        if config.latent_norm == "before":
-            self.trunk.set_submodule(final_norm(self.trunk), nn.Identity())
-        vocabulary = base.embed(torch.arange(base.vocab, device=base.device)).float()
-        noise = torch.randn(config.latents, base.hidden).to(base.device)
-        noise *= _SOFT_TOKEN_NOISE * vocabulary.square().mean().sqrt()
-        center = vocabulary.mean(0) if config.soft_input == "free" else 0.0
-        self.soft_tokens = nn.Parameter((center + noise).to(base.model.dtype))
-        self.scale = LatentScale(_scale_start(config, base)).to(base.device)
+        trunk = self.new_trunk(base)
+        if self.config.layers is not None:
+            _keep_layers(trunk, self.config.layers)
+        if self.config.latent_norm == "before":
+            trunk.set_submodule(final_norm(trunk), nn.Identity())
+        # No dropout, as in the base: the latents of a text are a function of the text.
+        self.trunk = trunk.requires_grad_(requires_grad=True).eval()
 
-    def forward(
-        self, reading: Reading, anchors: Int[Tensor, "batch anchors"]
+    def new_trunk(self, base: Base) -> PreTrainedModel:
+        """The decoder as it is before it learns anything: here a copy of the base's."""
+        twin = copy.deepcopy(base.trunk, {id(base.trunk.get_input_embeddings()): None})
+        return without_adapters(twin)
+
+    def last_hidden(
+        self,
+        embeds: Float[Tensor, "batch anchors latents hidden"],
+        *,
+        groups: Groups,
+        reading: Reading,
     ) -> Float[Tensor, "batch anchors latents hidden"]:
-        """Write latents: the last hidden states at the soft tokens."""
-        batch, count = anchors.shape
-        soft = self.soft_tokens.expand(batch, count, -1, -1)
-        if self.config.soft_input == "last_token":
-            index = anchors[..., None].expand(-1, -1, reading.embeds.shape[-1])
-            soft = soft + reading.embeds.gather(1, index)[:, :, None]
-            groups = Groups(anchors - 1, self.config.latents, causal=False)
-        else:
-            groups = Groups(anchors, self.config.latents, causal=True)
-        hidden = grouped_forward(
+        """Run the soft tokens through the copy, each layer reading the base's cache of its own."""
+        return grouped_forward(
             self.trunk,
-            soft,
+            embeds,
             groups=groups,
             # A token's place in its sequence is its position; alone, it stands at the anchor.
             position_ids=groups.places,
@@ -67,25 +62,29 @@ class FullCoprocessor(Coprocessor):
             values=reading.values,
             execution=self.execution,
         )
-        return self.scale(hidden)
-
-    def soft_parameters(self) -> list[nn.Parameter]:
-        """The soft tokens."""
-        return [self.soft_tokens]
 
 
-def _copy_of(trunk: PreTrainedModel) -> PreTrainedModel:
-    """A trainable copy of a decoder, without its input embedding."""
-    embedding = trunk.get_input_embeddings()
-    twin = copy.deepcopy(trunk, {id(embedding): None})
-    # No dropout, as in the base: the latents of a text are a function of the text.
-    return twin.requires_grad_(requires_grad=True).eval()
+def _keep_layers(trunk: PreTrainedModel, kept: tuple[int, ...]) -> None:
+    """Leave a decoder some of its layers, which keep the numbers they had in the base.
+
+    Raises:
+        UnsupportedModelError: it has not these layers.
+    """
+    layers = decoder_layers(trunk)
+    count = len(layers)
+    if not 0 <= min(kept) <= max(kept) < count:
+        raise UnsupportedModelError(
+            f"coprocessor.layers names {list(kept)} and the base has layers 0 to {count - 1}: name "
+            "some of those"
+        )
+    name = next(name for name, child in trunk.named_children() if child is layers)
+    trunk.set_submodule(name, nn.ModuleList([layers[index] for index in kept]))
+    _keep_per_layer(trunk.config, kept, count)
 
 
-def _scale_start(config: CoprocessorConfig, base: Base) -> float | None:
-    if config.latent_scale == 1:
-        return None
-    length = min(_CALIBRATION_TOKENS, base.positions or _CALIBRATION_TOKENS)
-    generator = torch.Generator().manual_seed(0)
-    token_ids = torch.randint(base.vocab, (1, length), generator=generator).to(base.device)
-    return config.latent_scale * residual_scale(base, token_ids)
+def _keep_per_layer(config: PreTrainedConfig, kept: tuple[int, ...], count: int) -> None:
+    """Cut what a configuration says layer by layer to the layers that are kept."""
+    for name, value in list(vars(config).items()):
+        if isinstance(value, list) and len(value) == count:
+            setattr(config, name, [value[index] for index in kept])
+    config.num_hidden_layers = len(kept)

@@ -250,7 +250,7 @@ class _Inputs(NamedTuple):
 
 
 class _GroupedAttention(torch.autograd.Function):
-    """Softmax attention over text and own group; the text gets no gradient."""
+    """Softmax attention over text and own group; a frozen text costs no gradient."""
 
     @staticmethod
     def forward(ctx, query, key, value, text_key, text_value, groups, window, scaling, softcap):  # noqa: ANN001, ANN205
@@ -268,12 +268,19 @@ class _GroupedAttention(torch.autograd.Function):
         groups, window, scaling, softcap = ctx.settings
         inputs = _Inputs(*tensors, scaling, softcap)
         grads = [torch.empty_like(each) for each in (inputs.query, inputs.key, inputs.value)]
+        text_grads = None
+        if ctx.needs_input_grad[3]:  # groups share the text, so theirs add up
+            text_grads = [torch.zeros_like(each) for each in tensors[3:5]]
         for chunk in _chunks(groups, inputs.query, window):
             at = chunk.at
-            parts = _grads(inputs.part(chunk), chunk, output[at], grad_outputs[0][at])
+            *parts, of_text = _grads(
+                inputs.part(chunk), chunk, output[at], grad_outputs[0][at], text=bool(text_grads)
+            )
             for grad, part in zip(grads, parts, strict=True):
                 grad[at] = part
-        return (*grads, None, None, None, None, None, None)
+            for grad, part in zip(text_grads or (), of_text, strict=True):
+                grad[chunk.text_at] += part
+        return (*grads, *(text_grads or (None, None)), None, None, None, None)
 
 
 # A chunk's buffers are locals of a call, so that none is left when the next chunk begins.
@@ -286,9 +293,12 @@ def _output(part: _Inputs, chunk: _Chunk) -> Tensor:
 
 
 def _grads(
-    part: _Inputs, chunk: _Chunk, output: Tensor, upstream: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One chunk's gradients of query, key and value, its probabilities computed anew."""
+    part: _Inputs, chunk: _Chunk, output: Tensor, upstream: Tensor, *, text: bool
+) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+    """One chunk's gradients of query, key and value, its probabilities computed anew.
+
+    The last are those of the text's key and value, if they are wanted.
+    """
     probabilities, slope = _probabilities(part, chunk)
     own = slice(chunk.num_text, None)
     grad_value = torch.matmul(probabilities[..., own].to(part.value.dtype).mT, upstream)
@@ -300,7 +310,15 @@ def _grads(
     weights = grad_scores.to(part.query.dtype)
     grad_query = _sums(weights, part.text_key, part.key).mul_(part.scaling)
     grad_key = torch.matmul(weights[..., own].mT, part.query).mul_(part.scaling)
-    return grad_query, grad_key, grad_value
+    if not text:
+        return grad_query, grad_key, grad_value, ()
+    seen = slice(chunk.num_text)
+    chances = probabilities[..., seen].to(part.value.dtype).flatten(1, 2)
+    of_text = (
+        torch.bmm(weights[..., seen].flatten(1, 2).mT, part.query.flatten(1, 2)).mul_(part.scaling),
+        torch.bmm(chances.mT, upstream.flatten(1, 2)),
+    )
+    return grad_query, grad_key, grad_value, of_text
 
 
 def _probabilities(part: _Inputs, chunk: _Chunk) -> tuple[Tensor, Tensor | None]:

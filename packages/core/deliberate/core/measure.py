@@ -192,6 +192,9 @@ def _losses(
     written: dict[int, Tensor] = {}
     for name, condition in conditions.items():
         writer = condition.writer
+        if not writer.writes_latents:
+            losses[name] = writer.losses(base, reading, where, ahead=ahead)
+            continue
         if id(writer) not in written:
             written[id(writer)] = writer(reading, where)
         latents = condition.change(written[id(writer)], partners)

@@ -21,7 +21,7 @@ class SoftEmbedding(Coprocessor):
 
     def __init__(self, config: CoprocessorConfig, base: Base) -> None:
         """Begin at the embeddings of random tokens, as prompt tuning does."""
-        super().__init__(config)
+        super().__init__(config, base)
         token_ids = torch.randint(base.vocab, (config.latents,)).to(base.device)
         self.embedding = nn.Parameter(base.embed(token_ids).clone())
 

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.optim import AdamW
 
+from deliberate.core.checkpoint import load_weights, weights_of
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import CheckpointError
 from deliberate.train.optimizer import optimizer_tensors, restore_optimizer
@@ -57,7 +58,7 @@ def save_checkpoint(
         shutil.rmtree(stale)
     partial.mkdir(parents=True)
     try:
-        save_file(coprocessor.state_dict(), partial / _WEIGHTS)
+        save_file(weights_of(coprocessor), partial / _WEIGHTS)
         tensors = {"random_state": torch.get_rng_state(), **optimizer_tensors(optimizer)}
         save_file(tensors, partial / _OPTIMIZER)
         (partial / _STATE).write_text(json.dumps(dataclasses.asdict(state)))
@@ -108,7 +109,7 @@ def restore(folder: Path, coprocessor: Coprocessor, optimizer: AdamW, *, expecte
     try:
         state = State(**json.loads((folder / _STATE).read_text()))
         _same(folder, state, expected)
-        coprocessor.load_state_dict(load_file(folder / _WEIGHTS))
+        load_weights(coprocessor, load_file(folder / _WEIGHTS))
         tensors = load_file(folder / _OPTIMIZER)
         torch.set_rng_state(tensors.pop("random_state"))
         restore_optimizer(optimizer, tensors)

@@ -20,7 +20,6 @@ from datasets import Dataset
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from deliberate.core.ahead_loss import ahead_losses
 from deliberate.core.base import Base, load_base
 from deliberate.core.checkpoint import save_coprocessor
 from deliberate.core.coprocessor import Coprocessor
@@ -222,15 +221,8 @@ class _Run:
         """Mean loss of a batch's ahead tokens."""
         with self._precision():
             reading = self.base.read(token_ids)
-            return ahead_losses(
-                self.base,
-                reading,
-                anchors,
-                self.coprocessor(reading, anchors),
-                ahead=self.recipe.objective.ahead,
-                positions=self.recipe.coprocessor.positions,
-                execution=self.coprocessor.execution,
-            ).mean()
+            ahead = self.recipe.objective.ahead
+            return self.coprocessor.losses(self.base, reading, anchors, ahead=ahead).mean()
 
     def _check_finite(self, what: str, step: int, *values: float) -> None:
         """Stop a run that went astray, before anything of its bad step is written.

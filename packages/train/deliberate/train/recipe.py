@@ -16,7 +16,7 @@ import yaml
 
 from deliberate.core.coprocessor import CoprocessorConfig, coprocessor_config
 from deliberate.core.errors import RecipeError
-from deliberate.core.kinds import KINDS
+from deliberate.core.kinds import check_kind
 from deliberate.train.sections import (
     BaseSection,
     DataSection,
@@ -43,11 +43,7 @@ class Recipe:
         Raises:
             ValueError: one of them is out of range.
         """
-        if self.coprocessor.kind not in KINDS:
-            known = ", ".join(KINDS)
-            raise ValueError(
-                f"coprocessor.kind must be one of {known}, got {self.coprocessor.kind!r}"
-            )
+        check_kind(self.coprocessor)
         if not math.isfinite(self.coprocessor.latent_scale):
             raise ValueError(
                 f"coprocessor.latent_scale must be finite, got {self.coprocessor.latent_scale}"
@@ -184,7 +180,21 @@ def _checked(section: str, kind: Any, values: dict[str, Any]) -> dict[str, Any]:
         allowed = get_args(hint) or (hint,)
         if float in allowed:
             checked[name] = value = _number(value)
+        rows = next((each for each in allowed if get_origin(each) is tuple), None)
+        if rows is not None and isinstance(value, list):
+            wanted = get_args(rows)[0]
+            odd = [each for each in value if type(each) is not wanted]
+            if odd:
+                raise ValueError(
+                    f"{section}.{name} must be a list of {wanted.__name__}, got {odd[0]!r} in it"
+                )
+            checked[name] = tuple(value)
+            continue
         if type(value) not in allowed:
-            wanted = " or ".join(t.__name__ for t in allowed if t is not type(None))
+            wanted = " or ".join(
+                "list" if get_origin(t) is tuple else t.__name__
+                for t in allowed
+                if t is not type(None)
+            )
             raise ValueError(f"{section}.{name} must be {wanted}, got {value!r}")
     return checked
