@@ -3,6 +3,7 @@
 import string
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,11 +87,12 @@ def tiny_base(family: str, *, name: str = "") -> Base:
 
 
 def tiny_coprocessor(
-    base: Base, start: str, *, latents: int = 3, kind: str = "full"
+    base: Base, start: str, *, latents: int = 3, kind: str = "full", **settings: Any
 ) -> Coprocessor:
     """A random coprocessor, away from its start so that every weight matters."""
     torch.manual_seed(2)
-    coprocessor = build(coprocessor_config(start=start, kind=kind, latents=latents), base)
+    config = coprocessor_config(start=start, kind=kind, latents=latents, **settings)
+    coprocessor = build(config, base)
     with torch.no_grad():
         for parameter in coprocessor.parameters():
             parameter += torch.randn_like(parameter) * 0.1

@@ -16,6 +16,14 @@ LOSS_TOLERANCE = 2e-5
 GRADIENT_TOLERANCE = 2e-4
 
 
+VARIANTS = [
+    {"kind": "full"},
+    {"kind": "full", "layers": (1,)},
+    {"kind": "scratch"},
+    {"kind": "hidden"},
+]
+
+
 def texts() -> Tensor:
     return torch.randint(2, 67, (2, TOKENS), generator=torch.Generator().manual_seed(3))
 
@@ -58,6 +66,14 @@ def plain_latents(base: Base, coprocessor: Coprocessor, text: Tensor, *, shift: 
     rows = soft[:, None] if blind else soft[None]  # blind ones are sequences of their own
     hidden = []
     for row in rows:
+        if config.kind == "hidden":
+            with torch.no_grad():
+                states = base.trunk(input_ids=text[None], use_cache=False).last_hidden_state[0]
+            states = states[: len(seen)]
+            positions = [*range(len(seen)), *range(first + shift, first + shift + len(row))]
+            own = straight(coprocessor.trunk, torch.cat([states, row]), positions)
+            hidden.append(own[len(seen) :])
+            continue
         cache = DynamicCache()
         if len(seen):
             with torch.no_grad():
@@ -104,8 +120,11 @@ def gradients(losses: Tensor, coprocessor: Coprocessor) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in coprocessor.named_parameters()}
 
 
-def test_one_pass_equals_separate_sequences_in_loss_and_every_gradient(base, start, make):
-    coprocessor = make(base, start)
+@pytest.mark.parametrize(
+    "variant", VARIANTS, ids=lambda variant: "-".join(map(str, variant.values()))
+)
+def test_one_pass_equals_separate_sequences_in_loss_and_every_gradient(base, start, make, variant):
+    coprocessor = make(base, start, **variant)
     anchors = torch.tensor(ANCHORS)
     fast = one_pass(base, coprocessor, anchors)
     slow = separate(base, coprocessor, anchors)

@@ -35,6 +35,27 @@ def corpus(tmp_path):
     return folder
 
 
+@pytest.mark.parametrize(
+    ("kind", "controls"),
+    [
+        ("hidden", {"shuffled", "shuffled_but_last"}),
+        ("pause", {"shuffled", "shuffled_but_last"}),
+        ("continued", set()),
+    ],
+)
+def test_any_kind_is_measured_and_what_writes_no_latents_has_no_controls(
+    llama, make, corpus, kind, controls
+):
+    report = evaluate(
+        llama,
+        trained(make(llama, "warm", kind=kind)),
+        data=str(corpus),
+        sample=Sample(length=40, ahead=8, anchors=5),
+    ).to_dict()
+    assert report["change_percent"].keys() == {"latents"} | controls
+    assert report["change_percent"]["latents"]["1"]["value"] != 0
+
+
 def test_the_report_has_every_key_that_is_promised(llama, make, corpus):
     soft = trained(make(llama, "warm", kind="soft"))
     report = evaluate(

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from deliberate.core.base import load_base
 from deliberate.core.checkpoint import load_coprocessor
 from deliberate.core.errors import CheckpointError, TextError
+from deliberate.core.kinds import KINDS
 from deliberate.train import Interrupted, train
 from deliberate.train.checkpoint import found
 
@@ -49,6 +50,24 @@ def test_resumed_is_uninterrupted_to_the_last_bit(recipe, tmp_path, dtype, accum
     whole = load_file(tmp_path / "whole" / "model.safetensors")
     parts = load_file(tmp_path / "parts" / "model.safetensors")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "full"])
+def test_a_resumed_run_of_any_kind_is_uninterrupted_and_learns(recipe, tmp_path, kind):
+    changes = [f"coprocessor.kind={kind}", "coprocessor.start=paper", "train.steps=24"]
+    changes += ["train.soft_learning_rate=0.05"]
+    train(recipe(*changes), tmp_path / "whole")
+
+    def crash(progress):
+        if progress.step == 14:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe(*changes), tmp_path / "parts", on_progress=crash)
+    train(recipe(*changes), tmp_path / "parts", resume=True)
+    found_losses = losses(tmp_path / "whole")
+    assert losses(tmp_path / "parts") == found_losses
+    assert sum(found_losses[-6:]) < sum(found_losses[:6])
 
 
 def test_a_crash_between_checkpoints_resumes_from_the_last_one(recipe, tmp_path):

@@ -8,6 +8,7 @@ parameter that wants no gradient when the backward runs gets none.
 Source: arXiv:2412.17747, table 5 (LoRA).
 """
 
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -54,7 +55,10 @@ def add_adapters(
         target_modules=chosen,
         fan_in_fan_out=all(isinstance(linear[each], Conv1D) for each in chosen),
     )
-    inject_adapter_in_model(config, trunk, adapter_name=name)
+    with warnings.catch_warnings():
+        # It is meant: each set is switched on by itself.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
+        inject_adapter_in_model(config, trunk, adapter_name=name)
     weights: dict[str, nn.Parameter] = {}
     for path, layer in trunk.named_modules():
         if hasattr(layer, "lora_A") and name in layer.lora_A:

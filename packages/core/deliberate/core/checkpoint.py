@@ -214,8 +214,12 @@ def _settings(config: dict[str, Any], folder: Path) -> CoprocessorConfig:
             f"{str(folder)!r} is of kind {kind!r} and this program knows {', '.join(KINDS)}: "
             "use the program that wrote it"
         )
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in config["coprocessor"].items()
+    }
     try:
-        return CoprocessorConfig(**config["coprocessor"])
+        return CoprocessorConfig(**settings)
     except (TypeError, ValueError) as error:
         raise CheckpointError(
             f"{str(folder / CONFIG)!r}: {error}; get the coprocessor again"

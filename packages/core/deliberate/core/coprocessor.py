@@ -72,13 +72,10 @@ class CoprocessorConfig:
         if self.rank < 1:
             raise ValueError(f"rank must be at least 1, got {self.rank}")
         for name in ("layers", "targets"):
-            given = getattr(self, name)
-            if given is not None:
-                object.__setattr__(self, name, tuple(given))  # files give lists
-                if not given:
-                    raise ValueError(f"{name} must name at least one, or be null for all")
+            if getattr(self, name) == ():
+                raise ValueError(f"{name} must name at least one, or be null for all")
         if self.layers is not None and list(self.layers) != sorted({*self.layers}):
-            raise ValueError(f"layers must be in rising order, each once, got {self.layers}")
+            raise ValueError(f"layers must be in rising order, each once, got {list(self.layers)}")
         if self.latent_scale <= 0:
             raise ValueError(f"latent_scale must be above 0, got {self.latent_scale}")
         for name, allowed in _CHOICES.items():

@@ -62,11 +62,10 @@ def evaluate(
 def _conditions(trained: Trained, soft: Trained | None) -> dict[str, Condition]:
     """What the base reads after each anchor, by the name that the report gives it."""
     writer = trained.coprocessor
-    conditions = {
-        "latents": Condition(writer=writer),
-        "shuffled": Condition(writer=writer, change=shuffled),
-    }
-    if writer.config.latents > 1:
+    conditions = {"latents": Condition(writer=writer)}
+    if writer.writes_latents:
+        conditions["shuffled"] = Condition(writer=writer, change=shuffled)
+    if writer.writes_latents and writer.config.latents > 1:
         conditions["shuffled_but_last"] = Condition(writer=writer, change=shuffled_but_last)
     if soft is not None:
         _check_baseline(soft, latents=writer.config.latents)
