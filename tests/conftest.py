@@ -10,13 +10,29 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
+    Cohere2Config,
+    Exaone4Config,
     Gemma2Config,
+    Gemma3TextConfig,
+    Gemma4TextConfig,
+    Glm4Config,
     GPT2Config,
+    GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
+    Olmo2Config,
+    Olmo3Config,
+    Phi3Config,
+    PhiConfig,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
+    SmolLM3Config,
+    Starcoder2Config,
 )
 
 from deliberate.core.base import Base
@@ -52,6 +68,26 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
         query_pre_attn_scalar=8,
         attn_implementation="eager",
     ),
+    "qwen2": lambda: Qwen2Config(**_SIZE),
+    "gemma3_text": lambda: Gemma3TextConfig(
+        **_SIZE | {"initializer_range": 0.2},
+        sliding_window=WINDOW,
+        layer_types=["sliding_attention", "full_attention"],
+        query_pre_attn_scalar=8,
+    ),
+    "phi3": lambda: Phi3Config(**_SIZE, sliding_window=WINDOW),
+    "gpt_neox": lambda: GPTNeoXConfig(
+        **_SIZE, rotary_pct=0.5, hidden_dropout=0.1, attention_dropout=0.1
+    ),
+    "olmo2": lambda: Olmo2Config(**_SIZE),
+    "smollm3": lambda: SmolLM3Config(**_SIZE, no_rope_layers=[1, 0]),
+    "granite": lambda: GraniteConfig(
+        **_SIZE,
+        embedding_multiplier=2.0,
+        logits_scaling=1.5,
+        residual_multiplier=0.7,
+        attention_multiplier=0.3,
+    ),
     "gpt2": lambda: GPT2Config(
         vocab_size=VOCABULARY,
         n_embd=16,
@@ -63,6 +99,37 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
         eos_token_id=0,
     ),
 }
+
+MORE: dict[str, Callable[[], PreTrainedConfig]] = {
+    "olmo3": lambda: Olmo3Config(
+        **_SIZE, sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"]
+    ),
+    "gemma4_text": lambda: Gemma4TextConfig(
+        **_SIZE | {"initializer_range": 0.2},
+        global_head_dim=8,
+        hidden_size_per_layer_input=0,
+        num_kv_shared_layers=0,
+        sliding_window=WINDOW,
+        layer_types=["sliding_attention", "full_attention"],
+    ),
+    "cohere2": lambda: Cohere2Config(
+        **_SIZE,
+        sliding_window=WINDOW,
+        layer_types=["sliding_attention", "full_attention"],
+        logit_scale=0.5,
+    ),
+    "mixtral": lambda: MixtralConfig(**_SIZE, num_local_experts=4, num_experts_per_tok=2),
+    "qwen3_moe": lambda: Qwen3MoeConfig(
+        **_SIZE, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16
+    ),
+    "phi": lambda: PhiConfig(**_SIZE, partial_rotary_factor=0.5),
+    "starcoder2": lambda: Starcoder2Config(**_SIZE, sliding_window=WINDOW),
+    "glm4": lambda: Glm4Config(**_SIZE),
+    "exaone4": lambda: Exaone4Config(
+        **_SIZE, sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"]
+    ),
+}
+"""Families that the three proofs alone are run on."""
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -79,7 +146,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 def tiny_base(family: str, *, name: str = "") -> Base:
     """A random base of a family, always the same one."""
     torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_config(FAMILIES[family]())
+    model = AutoModelForCausalLM.from_config((FAMILIES | MORE)[family]())
     for parameter_name, parameter in model.named_parameters():
         if "wpe" in parameter_name or "norm" in parameter_name or "ln_" in parameter_name:
             torch.nn.init.normal_(parameter, mean=1.0 * ("bias" not in parameter_name), std=0.3)
@@ -103,6 +170,18 @@ def tiny_coprocessor(
 def base(request: pytest.FixtureRequest) -> Base:
     """A tiny base of each family."""
     return tiny_base(request.param)
+
+
+@pytest.fixture(scope="session", params=[*FAMILIES, *MORE])
+def any_base(request: pytest.FixtureRequest) -> Base:
+    """A tiny base of each family, and of more."""
+    return tiny_base(request.param)
+
+
+@pytest.fixture
+def proved() -> tuple[set[str], set[str]]:
+    """The families that all tests are run on, and those that the three proofs alone are."""
+    return set(FAMILIES), set(MORE)
 
 
 @pytest.fixture(scope="session")

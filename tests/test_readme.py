@@ -47,3 +47,9 @@ def test_the_python_of_the_readme_runs(capsys):
     [code] = blocks("python")
     exec(compile(code, "README.md", "exec"), {})  # it is ours
     assert capsys.readouterr().out
+
+
+def test_the_families_are_those_that_are_proved(proved):
+    for row, families in zip(("all tests", "the three proofs"), proved, strict=True):
+        [cell] = re.findall(rf"^\| {row} \| (.*) \|$", README, re.MULTILINE)
+        assert set(re.findall(r"`(\w+)`", cell)) == families

@@ -5,15 +5,25 @@ import json
 import pytest
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     BertConfig,
+    BloomConfig,
+    DeepseekV3Config,
+    FalconConfig,
     Gemma3nTextConfig,
+    GPTJConfig,
+    GptOssConfig,
     Lfm2Config,
+    Llama4TextConfig,
     MambaConfig,
+    NemotronConfig,
+    OPTConfig,
     Qwen3NextConfig,
+    StableLmConfig,
     T5Config,
 )
 
-from deliberate.core.base import check_supported, final_norm, load_base
+from deliberate.core.base import Base, check_supported, final_norm, load_base
 from deliberate.core.coprocessor import STARTS, coprocessor_config
 from deliberate.core.errors import DeliberateError, UnsupportedModelError
 from deliberate.core.kinds import build
@@ -24,6 +34,12 @@ REFUSED = {
     "mamba": MambaConfig,
     "t5": T5Config,
     "gemma3n_text": Gemma3nTextConfig,
+    "stablelm": StableLmConfig,
+    "bloom": BloomConfig,
+    "gptj": GPTJConfig,
+    "falcon": FalconConfig,
+    "deepseek_v3": DeepseekV3Config,
+    "llama4_text": Llama4TextConfig,
     "bert_as_encoder": lambda: BertConfig(is_encoder_decoder=True),
 }
 
@@ -34,6 +50,63 @@ def test_what_cannot_work_is_refused_by_name_before_any_weight_is_read(name, tmp
     config.save_pretrained(tmp_path)  # there are no weights to be read
     with pytest.raises(UnsupportedModelError, match=config.model_type):
         load_base(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (
+            GptOssConfig(
+                vocab_size=67,
+                hidden_size=16,
+                intermediate_size=16,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                head_dim=8,
+                num_local_experts=2,
+                num_experts_per_tok=2,
+                max_position_embeddings=4096,
+                rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+            ),
+            "'gpt_oss' has attention sinks",
+        ),
+        (
+            OPTConfig(
+                vocab_size=67,
+                hidden_size=16,
+                word_embed_proj_dim=16,
+                ffn_dim=32,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+            ),
+            "'opt' keeps its decoder inside another module",
+        ),
+    ],
+    ids=["gpt_oss", "opt"],
+)
+def test_what_only_its_modules_tell_is_refused_before_anything_is_computed(llama, config, told):
+    model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(UnsupportedModelError, match=told):
+        Base(model=model, tokenizer=llama.tokenizer, id="tiny")
+
+
+def test_a_model_that_keeps_arguments_from_its_attention_is_refused_by_name(llama):
+    config = NemotronConfig(
+        vocab_size=67,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=4,
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    base = Base(model=model, tokenizer=llama.tokenizer, id="tiny")
+    coprocessor = build(coprocessor_config(start="paper"), base)
+    reading = base.read(torch.tensor([[1, 2, 3]]))
+    with pytest.raises(UnsupportedModelError, match="NemotronAttention does not get"):
+        coprocessor(reading, torch.tensor([[1]]))
 
 
 def test_every_proved_family_is_supported(base):
@@ -84,7 +157,7 @@ def test_the_copy_has_neither_embedding_nor_head_nor_a_weight_of_the_base(base, 
 
 
 def test_the_final_norm_is_found_by_structure(base):
-    assert final_norm(base.trunk) in {"norm", "ln_f"}
+    assert final_norm(base.trunk) in {"norm", "ln_f", "final_layer_norm"}
 
 
 @pytest.mark.parametrize("latents", [1, 64])

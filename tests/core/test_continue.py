@@ -39,14 +39,16 @@ def continued(base, cache, more: Tensor, *, shift: int = 0) -> Tensor:
     return base.logits(torch.cat(hidden, 1)[0]).detach()
 
 
-def test_prefill_save_load_continue_is_one_straight_forward(base, tmp_path):
+def test_prefill_save_load_continue_is_one_straight_forward(any_base, tmp_path):
     x, more = text(5, 12), text(6, 6)
-    cache = saved_and_loaded(prefill(base, [x])[0], tmp_path)
+    cache = saved_and_loaded(prefill(any_base, [x])[0], tmp_path)
     with torch.no_grad():
-        straight = base.model(input_ids=torch.cat([x, more])[None]).logits[0]
-    torch.testing.assert_close(continued(base, cache, more), straight[12:], atol=TOLERANCE, rtol=0)
-    torch.testing.assert_close(base.logits(cache.tip), straight[11], atol=TOLERANCE, rtol=0)
-    assert (continued(base, cache, more, shift=1) - straight[12:]).abs().max() > 100 * TOLERANCE
+        straight = any_base.model(input_ids=torch.cat([x, more])[None]).logits[0]
+    torch.testing.assert_close(
+        continued(any_base, cache, more), straight[12:], atol=TOLERANCE, rtol=0
+    )
+    torch.testing.assert_close(any_base.logits(cache.tip), straight[11], atol=TOLERANCE, rtol=0)
+    assert (continued(any_base, cache, more, shift=1) - straight[12:]).abs().max() > 100 * TOLERANCE
 
 
 def one_forward(base, coprocessor, x: Tensor, z: Tensor, y: Tensor, *, shift: int = 0) -> Tensor:
@@ -64,17 +66,21 @@ def one_forward(base, coprocessor, x: Tensor, z: Tensor, y: Tensor, *, shift: in
         ).logits[0]
 
 
-def test_augment_decode_is_one_forward_over_text_latents_and_answer(base, start, make, tmp_path):
-    coprocessor, x, y = make(base, start), text(7, 12), text(8, 6)
-    augmented = saved_and_loaded(augment(base, coprocessor, prefill(base, [x]))[0], tmp_path)
+def test_augment_decode_is_one_forward_over_text_latents_and_answer(
+    any_base, start, make, tmp_path
+):
+    coprocessor, x, y = make(any_base, start), text(7, 12), text(8, 6)
+    augmented = saved_and_loaded(
+        augment(any_base, coprocessor, prefill(any_base, [x]))[0], tmp_path
+    )
     z = augmented.latents
-    straight = one_forward(base, coprocessor, x, z, y)
-    read = continued(base, augmented, y)
+    straight = one_forward(any_base, coprocessor, x, z, y)
+    read = continued(any_base, augmented, y)
     torch.testing.assert_close(read, straight[12 + LATENTS :], atol=TOLERANCE, rtol=0)
     torch.testing.assert_close(
-        base.logits(augmented.tip), straight[11 + LATENTS], atol=TOLERANCE, rtol=0
+        any_base.logits(augmented.tip), straight[11 + LATENTS], atol=TOLERANCE, rtol=0
     )
-    moved = one_forward(base, coprocessor, x, z, y, shift=1)[12 + LATENTS :]
+    moved = one_forward(any_base, coprocessor, x, z, y, shift=1)[12 + LATENTS :]
     assert (read - moved).abs().max() > 100 * TOLERANCE
 
 

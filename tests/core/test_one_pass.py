@@ -1,5 +1,7 @@
 """One pass over many anchors = each anchor's own sequence, loss and every gradient."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ LATENTS = 3
 TOKENS = 20  # almost three windows
 ANCHORS = [[0, 3, 8, 15], [1, 2, 9, 14]]
 LOSS_TOLERANCE = 2e-5
-GRADIENT_TOLERANCE = 2e-4
+GRADIENT_TOLERANCE = 3e-4
 
 
 VARIANTS = [
@@ -36,18 +38,18 @@ def one_pass(base: Base, coprocessor: Coprocessor, anchors: Tensor) -> Tensor:
     )
 
 
-def straight(trunk: torch.nn.Module, embeds: Tensor, positions: list[int]) -> Tensor:
+def straight(model: torch.nn.Module, embeds: Tensor, positions: list[int]) -> Any:
     """One forward over one whole sequence, by the model's own attention and mask.
 
     A mask of ones keeps transformers from reading repeated positions as packed texts.
     """
     mask = torch.ones(1, embeds.shape[0], dtype=torch.long)
-    return trunk(
+    return model(
         inputs_embeds=embeds[None],
         position_ids=torch.tensor([positions]),
         attention_mask=mask,
         use_cache=False,
-    ).last_hidden_state[0]
+    )
 
 
 def plain_latents(base: Base, coprocessor: Coprocessor, text: Tensor, *, shift: int = 0) -> Tensor:
@@ -72,7 +74,7 @@ def plain_latents(base: Base, coprocessor: Coprocessor, text: Tensor, *, shift: 
             states = states[: len(seen)]
             positions = [*range(len(seen)), *range(first + shift, first + shift + len(row))]
             own = straight(coprocessor.trunk, torch.cat([states, row]), positions)
-            hidden.append(own[len(seen) :])
+            hidden.append(own.last_hidden_state[0, len(seen) :])
             continue
         cache = DynamicCache()
         if len(seen):
@@ -100,10 +102,7 @@ def separate(
             after = [p + 1 + i + LATENTS * (not over) for i in range(AHEAD - 1)]
             embeds = torch.cat([base.embed(text[: p + 1]), z, base.embed(text[p + 1 : p + AHEAD])])
             position_ids = list(range(p + 1)) + [i + shift for i in at + after]
-            hidden = straight(base.trunk, embeds, position_ids)[p + LATENTS :]
-            logits = base.model.get_output_embeddings()(hidden)
-            cap = getattr(base.model.config, "final_logit_softcapping", None)
-            logits = logits if cap is None else torch.tanh(logits / cap) * cap
+            logits = straight(base.model, embeds, position_ids).logits[0, p + LATENTS :]
             losses.append(
                 torch.nn.functional.cross_entropy(
                     logits, text[anchor + 1 : anchor + 1 + AHEAD], reduction="none"
@@ -123,12 +122,14 @@ def gradients(losses: Tensor, coprocessor: Coprocessor) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     "variant", VARIANTS, ids=lambda variant: "-".join(map(str, variant.values()))
 )
-def test_one_pass_equals_separate_sequences_in_loss_and_every_gradient(base, start, make, variant):
-    coprocessor = make(base, start, **variant)
+def test_one_pass_equals_separate_sequences_in_loss_and_every_gradient(
+    any_base, start, make, variant
+):
+    coprocessor = make(any_base, start, **variant)
     anchors = torch.tensor(ANCHORS)
-    fast = one_pass(base, coprocessor, anchors)
-    slow = separate(base, coprocessor, anchors)
-    torch.testing.assert_close(fast, slow, atol=LOSS_TOLERANCE, rtol=0)
+    fast = one_pass(any_base, coprocessor, anchors)
+    slow = separate(any_base, coprocessor, anchors)
+    torch.testing.assert_close(fast, slow, atol=LOSS_TOLERANCE, rtol=1e-5)
 
     fast_gradients = gradients(fast, coprocessor)
     slow_gradients = gradients(slow, coprocessor)
@@ -140,12 +141,12 @@ def test_one_pass_equals_separate_sequences_in_loss_and_every_gradient(base, sta
 
 
 @pytest.mark.parametrize("wrong", [{"shift": 1}, {"moved": 1}])
-def test_a_shift_by_one_breaks_the_proof_by_far_in_loss_and_gradients(base, start, make, wrong):
-    coprocessor = make(base, start)
+def test_a_shift_by_one_breaks_the_proof_by_far_in_loss_and_gradients(any_base, start, make, wrong):
+    coprocessor = make(any_base, start)
     anchors = torch.tensor([[0, 3, 8], [1, 2, 9]])
-    right = one_pass(base, coprocessor, anchors)
-    shifted = separate(base, coprocessor, anchors, **wrong)
-    # A rotary base sees distances alone, so a common shift shows where latents meet the text.
+    right = one_pass(any_base, coprocessor, anchors)
+    shifted = separate(any_base, coprocessor, anchors, **wrong)
+    # A rotary any_base sees distances alone, so a common shift shows where latents meet the text.
     assert (right - shifted).abs().max() > 100 * LOSS_TOLERANCE
     expected = gradients(shifted, coprocessor)
     errors = [
@@ -206,7 +207,7 @@ def test_chunks_change_nothing(base, start, make, monkeypatch):
     monkeypatch.setattr("deliberate.core.grouped_attention.CHUNK_SCORES", 1)
     monkeypatch.setattr("deliberate.core.ahead_loss.LOGITS_AT_ONCE", 1)
     parts = one_pass(base, coprocessor, anchors)
-    torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-5)
     for name, gradient in gradients(parts, coprocessor).items():
         torch.testing.assert_close(gradient, whole_gradients[name], atol=1e-4, rtol=1e-3)
 

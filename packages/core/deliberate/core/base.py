@@ -62,6 +62,7 @@ class Base:
     def __post_init__(self) -> None:
         """Freeze the model and set its head apart."""
         check_supported(self.model.config)
+        _check_structure(self.model)
         self.model.requires_grad_(requires_grad=False).eval()
         object.__setattr__(self, "_head", _head_of(self.model))
 
@@ -97,8 +98,9 @@ class Base:
 
     @property
     def num_parameters(self) -> int:
-        """Its weights, shared ones counted once."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        """Its weights, shared ones counted once, without low-rank weights beside them."""
+        named = self.model.named_parameters()
+        return sum(parameter.numel() for name, parameter in named if ".lora_" not in name)
 
     @property
     def _embedding(self) -> nn.Embedding:
@@ -183,6 +185,14 @@ def check_supported(config: PreTrainedConfig) -> None:
         raise UnsupportedModelError(
             f"{name!r} has per-layer embeddings, which latents do not have: {supported}"
         )
+    if getattr(config, "kv_lora_rank", None):
+        raise UnsupportedModelError(
+            f"{name!r} keeps compressed keys and values, which groups cannot read: {supported}"
+        )
+    if "chunked_attention" in (getattr(config, "layer_types", None) or ()):
+        raise UnsupportedModelError(
+            f"{name!r} has chunked attention, which groups do not have: {supported}"
+        )
     for index, layer in enumerate(DynamicCache(config=config).layers):
         if type(layer) not in {DynamicLayer, DynamicSlidingWindowLayer}:
             kind = type(layer).__name__
@@ -192,6 +202,25 @@ def check_supported(config: PreTrainedConfig) -> None:
     if not architecture._supports_attention_backend:
         raise UnsupportedModelError(
             f"{name!r} does not let its attention be chosen, which groups need: {supported}"
+        )
+
+
+def _check_structure(model: PreTrainedModel) -> None:
+    """Refuse what cannot work, from the modules, before anything is computed.
+
+    Raises:
+        UnsupportedModelError: names the model and what it has.
+    """
+    name = model.config.model_type
+    supported = "use a decoder such as Llama or Gemma 2"
+    if any(hasattr(module, "sinks") for module in model.modules()):
+        raise UnsupportedModelError(
+            f"{name!r} has attention sinks, which grouped attention does not have: {supported}"
+        )
+    if model.get_decoder() is not model.base_model:
+        raise UnsupportedModelError(
+            f"{name!r} keeps its decoder inside another module, where its head cannot be had "
+            f"apart: {supported}"
         )
 
 
@@ -252,14 +281,25 @@ def residual_scale(base: Base, token_ids: Int[Tensor, "batch token"]) -> float:
     return float(seen[0][:, 1:].float().square().mean(-1).sqrt().median())
 
 
+class _Output(BaseModelOutputWithPastAndCrossAttentions):
+    """A decoder's output in which everything is missing but the last hidden state."""
+
+    def __getattr__(self, name: str) -> None:
+        """What some families look for, such as the logits of a router.
+
+        Raises:
+            AttributeError: it is one of Python's own names.
+        """
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
 class _PassThrough(nn.Module):
     """Stands in for the decoder and hands its input to the head."""
 
-    def forward(
-        self, *_: Any, inputs_embeds: Tensor, **__: Any
-    ) -> BaseModelOutputWithPastAndCrossAttentions:
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> _Output:
         """Return `inputs_embeds` as the last hidden state."""
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)
+        return _Output(last_hidden_state=inputs_embeds)
 
 
 def _head_of(model: PreTrainedModel) -> PreTrainedModel:

@@ -112,20 +112,21 @@ def _attend(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    groups: Groups,
-    text_keys: Sequence[Tensor],
-    text_values: Sequence[Tensor],
+    groups: Groups | None = None,
+    text_keys: Sequence[Tensor] = (),
+    text_values: Sequence[Tensor] = (),
     form: Callable[..., Tensor],
     **others: Any,
 ) -> tuple[Tensor, None]:
     """The attention function that transformers calls in each layer.
 
     Raises:
-        UnsupportedModelError: the layer has attention sinks.
+        UnsupportedModelError: the model keeps its forward's keyword arguments from its attention.
     """
-    if others.get("s_aux") is not None:
+    if groups is None:
         raise UnsupportedModelError(
-            f"{type(module).__name__} has attention sinks, which grouped attention does not have"
+            f"{type(module).__name__} does not get its model's keyword arguments, which groups "
+            "need: use a decoder such as Llama or Gemma 2"
         )
     layer: Any = module.layer_idx
     text_key, text_value = text_keys[layer], text_values[layer]
