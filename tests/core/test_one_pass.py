@@ -111,6 +111,47 @@ def separate(
     return torch.stack(losses).view(*anchors.shape, AHEAD)
 
 
+def late(base: Base, coprocessor: Coprocessor, text: Tensor, p: int, delay: int) -> Tensor:
+    """Losses where latents of x[0..p] come after x[p+delay-1], from one whole sequence."""
+    z = plain_latents(base, coprocessor, text[: p + 1])
+    read = p + delay  # tokens before the latents; x[read] is known and not predicted
+    over = coprocessor.config.positions == "over"
+    at = [max(0, read + i - LATENTS * over) for i in range(LATENTS)]
+    after = [read + i + LATENTS * (not over) for i in range(AHEAD)]
+    embeds = torch.cat([base.embed(text[:read]), z, base.embed(text[read : read + AHEAD])])
+    logits = straight(base.model, embeds, [*range(read), *at, *after]).logits[0, read + LATENTS :]
+    targets = text[read + 1 : read + 1 + AHEAD]
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+
+
+@pytest.mark.parametrize("delay", [1, 3])
+def test_late_latents_are_those_of_one_sequence_in_loss_and_every_gradient(
+    base, start, make, delay
+):
+    coprocessor = make(base, start)
+    anchors = torch.tensor([[0, 3, 8], [1, 2, 9]])
+    fast = coprocessor.losses(base, base.read(texts()), anchors, ahead=AHEAD, delay=delay)
+    rows = zip(texts(), anchors.tolist(), strict=True)
+    slow = torch.stack([
+        torch.stack([late(base, coprocessor, t, p, delay) for p in row]) for t, row in rows
+    ])
+    torch.testing.assert_close(fast, slow, atol=LOSS_TOLERANCE, rtol=1e-5)
+    wanted = gradients(slow, coprocessor)
+    for name, gradient in gradients(fast, coprocessor).items():
+        error = (gradient - wanted[name]).abs().max() / wanted[name].abs().max()
+        assert error < GRADIENT_TOLERANCE, (name, error)
+    later = coprocessor.losses(base, base.read(texts()), anchors, ahead=AHEAD, delay=delay + 1)
+    assert (later - slow).abs().max() > 100 * LOSS_TOLERANCE
+
+
+def test_with_a_delay_the_base_is_measured_on_the_same_targets(llama):
+    anchors, reading = torch.tensor([[0, 3, 8], [1, 2, 9]]), llama.read(texts())
+    now = plain_losses(llama, reading, anchors, ahead=AHEAD + 2)
+    torch.testing.assert_close(
+        plain_losses(llama, reading, anchors, ahead=AHEAD, delay=2), now[..., 2:]
+    )
+
+
 def gradients(losses: Tensor, coprocessor: Coprocessor) -> dict[str, Tensor]:
     coprocessor.zero_grad()
     losses.mean().backward()

@@ -40,43 +40,56 @@ def ahead_losses(
     *,
     ahead: int,
     positions: Positions,
+    delay: int = 0,
     execution: Execution | None = None,
 ) -> Float[Tensor, "batch anchors ahead"]:
     """Loss at each of the `ahead` tokens after each anchor, in nats, given its latents.
 
+    Latents that arrive `delay` tokens late find the base at x[p+delay-1], with x[p+delay] known
+    but unread, so that nothing is predicted from the last of them: the losses are then on
+    x[p+delay+1] and on. (Section A.5; the paper does not train with a delay.)
+
     Args:
         base: Reads latents and ahead tokens; gradients pass through it to the latents.
-        reading: The texts, with at least `ahead` tokens after each anchor.
-        anchors: Index of the last token before each group's latents.
+        reading: The texts, with at least `delay` + `ahead` tokens after each anchor.
+        anchors: Index of the last token that each group's latents know.
         latents: What is read after each anchor.
-        ahead: How many tokens after the anchor are predicted.
+        ahead: How many tokens are predicted.
         positions: Where the latents stand.
+        delay: Tokens that the base decodes before the latents arrive.
         execution: How the groups go through the base.
     """
     count = latents.shape[2]
-    targets = ahead_tokens(reading.token_ids, anchors, ahead=ahead)
-    fed = base.embed(targets[..., : ahead - 1])
+    known = min(delay, 1)  # tokens read after the latents that nothing has to predict
+    at, following = anchors + delay - known, ahead + known
+    targets = ahead_tokens(reading.token_ids, at, ahead=following)
+    fed = base.embed(targets[..., : following - 1])
     position_ids = torch.cat(
         [
-            latent_positions(anchors, latents=count, positions=positions),
-            ahead_positions(anchors, latents=count, ahead=ahead - 1, positions=positions),
+            latent_positions(at, latents=count, positions=positions),
+            ahead_positions(at, latents=count, ahead=following - 1, positions=positions),
         ],
         dim=-1,
     )
     hidden = grouped_forward(
         base.trunk,
         torch.cat([latents.to(fed.dtype), fed], dim=2),
-        groups=Groups(anchors, count + ahead - 1, causal=True),
+        groups=Groups(at, count + following - 1, causal=True),
         position_ids=position_ids,
         keys=reading.keys,
         values=reading.values,
         execution=execution or Execution(),
     )
-    return token_losses(base, hidden[:, :, count - 1 :], targets)
+    return token_losses(base, hidden[:, :, count - 1 + known :], targets[..., known:])
 
 
 def plain_losses(
-    base: Base, reading: Reading, anchors: Int[Tensor, "batch anchors"], *, ahead: int
+    base: Base,
+    reading: Reading,
+    anchors: Int[Tensor, "batch anchors"],
+    *,
+    ahead: int,
+    delay: int = 0,
 ) -> Float[Tensor, "batch anchors ahead"]:
     """The base's own loss, in nats, at the same tokens without latents.
 
@@ -86,7 +99,7 @@ def plain_losses(
     if reading.hidden is None:
         raise ValueError("the reading has no last hidden states: read the text with `Base.read`")
     losses = token_losses(base, reading.hidden[:, :-1], reading.token_ids[:, 1:])
-    return at_anchors(losses, anchors, ahead=ahead)
+    return at_anchors(losses, anchors + delay, ahead=ahead)
 
 
 def at_anchors(

@@ -56,6 +56,7 @@ class ContinuedBase(Coprocessor):
         anchors: Int[Tensor, "batch anchors"],
         *,
         ahead: int,
+        delay: int = 0,
     ) -> Float[Tensor, "batch anchors ahead"]:
         """The copy's loss at the same tokens, from its own reading of the text."""
         token_ids = reading.token_ids
@@ -68,7 +69,7 @@ class ContinuedBase(Coprocessor):
             hidden.flatten(0, 1).split(rows), token_ids[:, 1:].flatten().split(rows), strict=True
         )
         losses = [checkpoint(self._loss, *part, use_reentrant=False) for part in parts]
-        return at_anchors(torch.cat(losses).view(hidden.shape[:2]), anchors, ahead=ahead)
+        return at_anchors(torch.cat(losses).view(hidden.shape[:2]), anchors + delay, ahead=ahead)
 
     def _loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         return cross_entropy(self._copy.logits(hidden).float(), targets, reduction="none")

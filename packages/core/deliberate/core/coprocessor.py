@@ -161,14 +161,16 @@ class Coprocessor(nn.Module, ABC):
         anchors: Int[Tensor, "batch anchors"],
         *,
         ahead: int,
+        delay: int = 0,
     ) -> Float[Tensor, "batch anchors ahead"]:
         """The base's loss, in nats, at the tokens after each anchor, given what this wrote there.
 
         Args:
             base: Reads latents and ahead tokens.
-            reading: Texts as the base read them, with at least `ahead` tokens after each anchor.
-            anchors: Index of the last token before each group's latents.
-            ahead: How many tokens after the anchor are predicted.
+            reading: Texts as the base read them, with `delay` + `ahead` tokens after each anchor.
+            anchors: Index of the last token that each group's latents know.
+            ahead: How many tokens are predicted.
+            delay: Tokens that the base decodes before the latents arrive.
         """
         return ahead_losses(
             base,
@@ -177,6 +179,7 @@ class Coprocessor(nn.Module, ABC):
             self(reading, anchors),
             ahead=ahead,
             positions=self.config.positions,
+            delay=delay,
             execution=self.execution,
         )
 

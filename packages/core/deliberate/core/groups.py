@@ -77,7 +77,7 @@ def ahead_tokens(
     return token_ids.gather(1, index.flatten(1)).view_as(index)
 
 
-def last_anchor(length: int, *, latents: int, ahead: int, limit: int | None) -> int:
+def last_anchor(length: int, *, latents: int, ahead: int, limit: int | None, delay: int = 0) -> int:
     """The last anchor of a text whose ahead tokens exist and whose group fits the model.
 
     Args:
@@ -85,18 +85,20 @@ def last_anchor(length: int, *, latents: int, ahead: int, limit: int | None) -> 
         latents: Latents inserted after the anchor.
         ahead: Tokens after the anchor that the loss is taken on.
         limit: The model's positions, if it has a limit.
+        delay: Tokens between the anchor and the latents.
 
     Raises:
         ValueError: no anchor fits.
     """
-    last = length - 1 - ahead
+    last = length - 1 - ahead - delay
     if limit is not None:
-        last = min(last, limit - 1 - latents - ahead)
+        last = min(last, limit - 1 - latents - ahead - delay)
     if last < 0:
+        late = f", {delay} tokens late" if delay else ""
         room = "" if limit is None else f" in a model of {limit} positions"
         raise ValueError(
             f"a text of {length} tokens has no room for an anchor with {latents} latents "
-            f"and {ahead} ahead tokens{room}"
+            f"and {ahead} ahead tokens{late}{room}"
         )
     return last
 

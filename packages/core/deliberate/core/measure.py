@@ -130,6 +130,7 @@ def measure(
     *,
     anchors: int,
     ahead: int,
+    delay: int = 0,
     batch: int = 8,
     seed: int = 0,
     on_batch: Callable[[int], None] = lambda done: None,
@@ -142,6 +143,7 @@ def measure(
         chosen: From `passages`, each longer than `ahead`.
         anchors: Anchors in each passage, or as many as fit.
         ahead: Tokens after each anchor.
+        delay: Tokens that the base decodes before the latents arrive; the losses are on later ones.
         batch: Passages in each forward.
         seed: Of the anchors.
         on_batch: Told of the passages done so far.
@@ -153,10 +155,12 @@ def measure(
     for numbers in _batches(order, batch):
         rows = [chosen[number] for number in numbers]
         token_ids, where, valid = _layout(
-            base, rows, numbers, anchors=anchors, ahead=ahead, most=most, seed=seed
+            base, rows, numbers, anchors=anchors, ahead=delay + ahead, most=most, seed=seed
         )
         partner = _partners(rows)
-        losses = _losses(base, conditions, base.read(token_ids), where, partner, ahead=ahead)
+        losses = _losses(
+            base, conditions, base.read(token_ids), where, partner, ahead=ahead, delay=delay
+        )
         for name, loss in losses.items():
             sums[name].append((loss * valid[..., None]).sum(1).double().cpu())
         counts.append(valid.sum(1).cpu())
@@ -185,21 +189,24 @@ def _losses(
     partner: list[int],
     *,
     ahead: int,
+    delay: int,
 ) -> dict[str, Tensor]:
     """One batch's losses (batch, anchors, ahead) for the base and each condition."""
-    losses = {"base": plain_losses(base, reading, where, ahead=ahead)}
+    losses = {"base": plain_losses(base, reading, where, ahead=ahead, delay=delay)}
     partners = torch.tensor(partner, device=where.device)
     written: dict[int, Tensor] = {}
     for name, condition in conditions.items():
         writer = condition.writer
         if not writer.writes_latents:
-            losses[name] = writer.losses(base, reading, where, ahead=ahead)
+            losses[name] = writer.losses(base, reading, where, ahead=ahead, delay=delay)
             continue
         if id(writer) not in written:
             written[id(writer)] = writer(reading, where)
         latents = condition.change(written[id(writer)], partners)
         positions = writer.config.positions
-        losses[name] = ahead_losses(base, reading, where, latents, ahead=ahead, positions=positions)
+        losses[name] = ahead_losses(
+            base, reading, where, latents, ahead=ahead, positions=positions, delay=delay
+        )
     return losses
 
 

@@ -8,7 +8,10 @@ installed packages), a text file, a JSONL file or a folder of text files.
 
 import glob
 import math
+import re
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
@@ -81,24 +84,45 @@ def hold_out(texts: Dataset, source: str, *, field: str = "text") -> tuple[Datas
     return parts[0], parts[1]
 
 
-def pack(texts: Dataset, tokenizer: PreTrainedTokenizerBase, *, length: int) -> Dataset:
+def pack(
+    texts: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    length: int,
+    markers: Sequence[str] = (),
+) -> Dataset:
     """Join the texts' tokens in order and cut them into rows of `length` tokens.
 
     Each text begins as the tokenizer begins a text; a tokenizer without a start token gets
     its end-of-text token between texts. The tokens after the last full row are dropped.
 
+    Args:
+        texts: With a column `text`.
+        tokenizer: The base's; with markers it must be a fast one, which knows where tokens stand.
+        length: Tokens in each row.
+        markers: Strings whose places are wanted.
+
     Returns:
-        A dataset with one column, `token_ids`.
+        A dataset with a column `token_ids`, and with markers `marks`: the index of the last token
+        of each, in rising order.
     """
 
     def cut(rows: Mapping[str, list[str]]) -> dict[str, list[list[int]]]:
-        stream = [
-            token
-            for ids in tokenizer(rows["text"], verbose=False)["input_ids"]
-            for token in [*ids, *after]
-        ]
+        read = tokenizer(rows["text"], verbose=False, return_offsets_mapping=bool(markers))
+        stream, marks = [], []
+        for number, ids in enumerate(read["input_ids"]):
+            if markers:
+                found = _marks(rows["text"][number], read["offset_mapping"][number], markers)
+                marks += [len(stream) + index for index in found]
+            stream += [*ids, *after]
         starts = range(0, len(stream) - length + 1, length)
-        return {"token_ids": [stream[start : start + length] for start in starts]}
+        packed = {"token_ids": [stream[start : start + length] for start in starts]}
+        if markers:
+            packed["marks"] = [
+                [mark - start for mark in marks if start <= mark < start + length]
+                for start in starts
+            ]
+        return packed
 
     begins = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [
         tokenizer.bos_token_id
@@ -106,6 +130,17 @@ def pack(texts: Dataset, tokenizer: PreTrainedTokenizerBase, *, length: int) -> 
     after = [] if begins or tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     # Long batches, because the remainder of each one is dropped.
     return texts.map(cut, batched=True, batch_size=2000, remove_columns=texts.column_names)
+
+
+def _marks(text: str, offsets: Sequence[tuple[int, int]], markers: Sequence[str]) -> list[int]:
+    """Index of the token that holds the last character of each occurrence of a marker."""
+    ends = list(accumulate((end for _, end in offsets), max))  # special tokens stand nowhere
+    found = {
+        bisect_left(ends, match.end())
+        for marker in markers
+        for match in re.finditer(re.escape(marker), text)
+    }
+    return sorted(found)
 
 
 def _jsonl(path: Path, field: str) -> Dataset:

@@ -5,8 +5,9 @@ data.validation, held-out modules, or the last documents --> passages
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -35,16 +36,17 @@ def check_room(recipe: Recipe, base: Base) -> None:
             f"data.length is {length} and base {base.id!r} has {limit} positions: set data.length "
             f"to {limit} or less"
         )
-    latents = recipe.coprocessor.latents
+    latents, delay = recipe.coprocessor.latents, recipe.objective.delay
     for name, ahead in (
         ("objective.ahead", recipe.objective.ahead),
         ("eval.ahead", recipe.eval.ahead),
     ):
         try:
-            last_anchor(length, latents=latents, ahead=ahead, limit=limit)
+            last_anchor(length, latents=latents, ahead=ahead, limit=limit, delay=delay)
         except ValueError as error:
             raise DeliberateError(
-                f"{error}: set coprocessor.latents ({latents}) or {name} ({ahead}) lower"
+                f"{error}: set coprocessor.latents ({latents}) or {name} ({ahead})"
+                f"{f' or objective.delay ({delay})' if delay else ''} lower"
             ) from error
 
 
@@ -58,13 +60,44 @@ def load_rows(recipe: Recipe, base: Base) -> Dataset:
     texts = documents(data.train, split="train", field=data.field)
     if data.validation is None:
         texts, _ = hold_out(texts, data.train, field=data.field)
-    rows = pack(texts, base.tokenizer, length=data.length)
+    markers = recipe.objective.markers or ()
+    rows = pack(texts, base.tokenizer, length=data.length, markers=markers)
     if not len(rows):
         raise TextError(
             f"{data.train!r} has less than data.length = {data.length} tokens to train on: "
             "give more text, or a smaller data.length"
         )
+    if markers:
+        rows = _marked(rows, recipe, base)
     return rows.with_format("torch")
+
+
+def _marked(rows: Dataset, recipe: Recipe, base: Base) -> Dataset:
+    """The rows that have a marker where an anchor has room.
+
+    Raises:
+        TextError: none has.
+    """
+    last = _last_anchor(recipe, base)
+    marked = rows.filter(lambda row: bool(row["marks"]) and row["marks"][0] <= last)
+    if not len(marked):
+        raise TextError(
+            f"no row of {recipe.data.train!r} holds a marker of objective.markers "
+            f"({', '.join(map(repr, recipe.objective.markers or ()))}) with room behind it: name "
+            "strings that are in the texts"
+        )
+    return marked
+
+
+def _last_anchor(recipe: Recipe, base: Base) -> int:
+    objective = recipe.objective
+    return last_anchor(
+        recipe.data.length,
+        latents=recipe.coprocessor.latents,
+        ahead=objective.ahead,
+        limit=base.positions,
+        delay=objective.delay,
+    )
 
 
 def fingerprint_of_rows(rows: Dataset) -> str:
@@ -88,7 +121,7 @@ def load_passages(recipe: Recipe, base: Base) -> list[Passage]:
         texts,
         base.tokenizer,
         length=data.length,
-        least=recipe.eval.ahead + 2,
+        least=recipe.eval.ahead + recipe.objective.delay + 2,
         limit=recipe.eval.texts,
     )
 
@@ -101,19 +134,30 @@ def batches(rows: Dataset, recipe: Recipe, base: Base, *, step: int) -> Iterator
     """
     size = recipe.train.batch
     generator = torch.Generator().manual_seed(recipe.train.seed * 1_000_003 + step)
-    objective = recipe.objective
-    last = last_anchor(
-        recipe.data.length,
-        latents=recipe.coprocessor.latents,
-        ahead=objective.ahead,
-        limit=base.positions,
-    )
+    last = _last_anchor(recipe, base)
     for part in range(recipe.train.accumulate):
         first = (step * recipe.train.accumulate + part) * size
         index = [_row_at(first + offset, len(rows), recipe.train.seed) for offset in range(size)]
-        token_ids = rows[index]["token_ids"]
-        anchors = sample_anchors(size, anchors=objective.anchors, last=last, generator=generator)
-        yield token_ids.to(base.device), anchors.to(base.device)
+        chosen = rows[index]
+        anchors = _anchors(chosen, recipe, last, generator)
+        yield chosen["token_ids"].to(base.device), anchors.to(base.device)
+
+
+def _anchors(
+    rows: Mapping[str, Any], recipe: Recipe, last: int, generator: torch.Generator
+) -> Tensor:
+    """Anchors of some rows, (batch, anchors), where the recipe wants them."""
+    count, batch = recipe.objective.anchors, len(rows["token_ids"])
+    if recipe.objective.place == "every":
+        return torch.arange(last + 1).expand(batch, -1)
+    if recipe.objective.place == "uniform":
+        return sample_anchors(batch, anchors=count, last=last, generator=generator)
+    drawn = []
+    for marks in rows["marks"]:
+        fitting = marks[marks <= last]
+        order = torch.randperm(len(fitting), generator=generator)
+        drawn.append(fitting[order.repeat(-(-count // len(order)))[:count]].sort().values)
+    return torch.stack(drawn)
 
 
 def _row_at(position: int, count: int, seed: int) -> int:

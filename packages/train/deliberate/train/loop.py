@@ -221,8 +221,10 @@ class _Run:
         """Mean loss of a batch's ahead tokens."""
         with self._precision():
             reading = self.base.read(token_ids)
-            ahead = self.recipe.objective.ahead
-            return self.coprocessor.losses(self.base, reading, anchors, ahead=ahead).mean()
+            objective = self.recipe.objective
+            return self.coprocessor.losses(
+                self.base, reading, anchors, ahead=objective.ahead, delay=objective.delay
+            ).mean()
 
     def _check_finite(self, what: str, step: int, *values: float) -> None:
         """Stop a run that went astray, before anything of its bad step is written.
@@ -255,6 +257,7 @@ class _Run:
                 self.held_out,
                 anchors=evaluation.anchors,
                 ahead=evaluation.ahead,
+                delay=self.recipe.objective.delay,
             )
         change = losses.change_percent("latents")
         self._check_finite("change of perplexity", self.state.step, *change)

@@ -48,10 +48,11 @@ class Recipe:
             raise ValueError(
                 f"coprocessor.latent_scale must be finite, got {self.coprocessor.latent_scale}"
             )
-        if self.data.length <= self.objective.ahead:
+        behind = self.objective.ahead + self.objective.delay
+        if self.data.length <= behind:
             raise ValueError(
-                f"data.length must be above objective.ahead, got {self.data.length} and "
-                f"{self.objective.ahead}"
+                f"data.length must be above objective.ahead + objective.delay, got "
+                f"{self.data.length} and {behind}"
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -64,13 +64,32 @@ class ObjectiveSection:
     anchors: int = 64
     """Anchors drawn in each row (the paper draws 128 in 2,048 tokens)."""
 
+    place: Literal["uniform", "every", "marker"] = "uniform"
+    """Where anchors may be: anywhere, at every token that has room (`anchors` is not heeded), or
+    at the last token of each marker."""
+
+    markers: tuple[str, ...] | None = None
+    """For `place: marker`: strings such as the end of a question."""
+
+    delay: int = 0
+    """Tokens that the base decodes before the latents arrive; the loss is on later ones."""
+
     def __post_init__(self) -> None:
         """Check the values.
 
         Raises:
-            ValueError: one of them is out of range.
+            ValueError: one of them is out of range, or markers do not go with `place`.
         """
         _at_least_one(self, "objective", "ahead", "anchors")
+        if self.delay < 0:
+            raise ValueError(f"objective.delay must be at least 0, got {self.delay}")
+        if (self.place == "marker") != bool(self.markers):
+            raise ValueError(
+                f"objective.place is {self.place!r} and objective.markers is {self.markers}: "
+                "markers, at least one, go with place marker and with no other"
+            )
+        if "" in (self.markers or ()):
+            raise ValueError("objective.markers must not hold the empty text")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
