@@ -9,6 +9,7 @@ from deliberate.core.base import load_base
 from deliberate.core.errors import TextError
 from deliberate.train import train
 from deliberate.train.data import batches, load_rows
+from deliberate.train.processes import Processes
 
 
 def losses(folder):
@@ -19,7 +20,9 @@ def losses(folder):
 def drawn(recipe):
     base = load_base(recipe.base.id)
     rows = load_rows(recipe, base)
-    [(token_ids, anchors)] = batches(rows, recipe, base, step=0)
+    [(token_ids, anchors)] = batches(
+        rows, recipe, base, step=0, share=Processes(device=base.device)
+    )
     return base.tokenizer, token_ids, anchors
 
 

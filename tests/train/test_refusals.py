@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from deliberate.core import checkpoint as coprocessor_files
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import CheckpointError, DeliberateError
-from deliberate.train import checkpoint, loop, train
+from deliberate.train import checkpoint, run, train
 from deliberate.train.checkpoint import found
 
 
@@ -145,7 +145,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_its_step(recipe, tmp_path
 
 
 def test_a_gradient_that_is_no_number_stops_the_run_before_its_step(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
+    monkeypatch.setattr(run, "clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
     with pytest.raises(
         DeliberateError, match="norm of the gradient of step 1 is inf and there is no checkpoint"
     ):
@@ -156,14 +156,14 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_its_step(recipe, tmp_
 
 
 def test_a_validation_that_is_no_number_stops_the_run(recipe, tmp_path, monkeypatch):
-    plain = loop.measure
+    plain = run.measure
 
     def astray(*arguments, **settings):
         losses = plain(*arguments, **settings)
         losses.sums["latents"][0, 1] = float("nan")
         return losses
 
-    monkeypatch.setattr(loop, "measure", astray)
+    monkeypatch.setattr(run, "measure", astray)
     with pytest.raises(
         DeliberateError, match=r"change of perplexity of step 4 is nan .*step-000003'"
     ):

@@ -52,10 +52,11 @@ def train(
     The run's folder gets recipe.yaml (every value as resolved), metrics.jsonl, checkpoints/ and
     at the end the coprocessor itself. Ctrl-C writes a checkpoint; --resume then gives to the
     last bit what an uninterrupted run would have given. With --resume and --output-dir alone
-    the recipe is the run's own.
-    """
+    the recipe is the run's own. Under `torchrun` or `accelerate launch` the processes share each
+    batch, and the first one speaks.
+    """  # noqa: DOC501
     from deliberate.core.checkpoint import read_config
-    from deliberate.train import load_recipe
+    from deliberate.train import Elsewhere, is_first, load_recipe
     from deliberate.train import train as run
 
     where = chosen_device(device)
@@ -64,8 +65,13 @@ def train(
     with configuring():
         chosen = load_recipe(recipe, changes=changes or [])
     folder = output_dir or _default_folder(chosen)
-    with patient_bars(), _shown(chosen, folder) as on_progress:
-        run(chosen, folder, resume=resume, device=where, on_progress=on_progress)
+    try:
+        with patient_bars(), _shown(chosen, folder) as on_progress:
+            run(chosen, folder, resume=resume, device=where, on_progress=on_progress)
+    except Elsewhere as error:  # the first process says it
+        raise typer.Exit(1) from error
+    if not is_first():
+        return
     settings, reached = read_config(folder)["coprocessor"], read_config(folder)["recipe"]["reached"]
     if as_json:
         emit({"folder": str(folder), "coprocessor": settings, **reached})

@@ -43,6 +43,9 @@ class State:
     rows: str
     """Fingerprint of the training rows; see `data.fingerprint_of_rows`."""
 
+    processes: int = 1
+    """How many processes share each batch: their number decides how sums are rounded."""
+
 
 def save_checkpoint(
     folder: Path, coprocessor: Coprocessor, optimizer: AdamW, state: State, *, keep: int
@@ -121,11 +124,17 @@ def restore(folder: Path, coprocessor: Coprocessor, optimizer: AdamW, *, expecte
 
 
 def _same(folder: Path, state: State, expected: State) -> None:
-    """See that a checkpoint is of this base and these rows.
+    """See that a checkpoint is of this base and these rows, by as many processes.
 
     Raises:
         CheckpointError: it is not; names which.
     """
+    if state.processes != expected.processes:
+        raise CheckpointError(
+            f"{str(folder)!r} was written by {state.processes} processes and now there are "
+            f"{expected.processes}, which would add up in another order: resume with "
+            f"`torchrun --nproc-per-node {state.processes}`, or begin anew in another --output-dir"
+        )
     for what, before, now in (
         ("base (base.id)", state.base, expected.base),
         ("training rows (data.train)", state.rows, expected.rows),

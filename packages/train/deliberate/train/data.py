@@ -18,6 +18,7 @@ from deliberate.core.errors import DeliberateError, TextError
 from deliberate.core.groups import last_anchor, sample_anchors
 from deliberate.core.measure import Passage, passages
 from deliberate.core.texts import documents, hold_out, pack
+from deliberate.train.processes import Processes
 from deliberate.train.recipe import Recipe
 
 Batch = tuple[Tensor, Tensor]
@@ -48,6 +49,19 @@ def check_room(recipe: Recipe, base: Base) -> None:
                 f"{error}: set coprocessor.latents ({latents}) or {name} ({ahead})"
                 f"{f' or objective.delay ({delay})' if delay else ''} lower"
             ) from error
+
+
+def check_shares(recipe: Recipe, count: int) -> None:
+    """See that each of `count` processes gets as many rows of a batch.
+
+    Raises:
+        DeliberateError: they do not.
+    """
+    if recipe.train.batch % count:
+        raise DeliberateError(
+            f"train.batch is {recipe.train.batch} and there are {count} processes, each of which "
+            f"takes as many of its rows: set train.batch to a multiple of {count}"
+        )
 
 
 def load_rows(recipe: Recipe, base: Base) -> Dataset:
@@ -126,11 +140,13 @@ def load_passages(recipe: Recipe, base: Base) -> list[Passage]:
     )
 
 
-def batches(rows: Dataset, recipe: Recipe, base: Base, *, step: int) -> Iterator[Batch]:
-    """The batches of one optimizer step.
+def batches(
+    rows: Dataset, recipe: Recipe, base: Base, *, step: int, share: Processes
+) -> Iterator[Batch]:
+    """This process's share of the batches of one optimizer step.
 
-    They are a function of the recipe and the step alone, so that a resumed run sees what the
-    uninterrupted one would have.
+    The batches are a function of the recipe and the step alone, so that a resumed run sees what
+    the uninterrupted one would have, and two processes what one would.
     """
     size = recipe.train.batch
     generator = torch.Generator().manual_seed(recipe.train.seed * 1_000_003 + step)
@@ -140,7 +156,8 @@ def batches(rows: Dataset, recipe: Recipe, base: Base, *, step: int) -> Iterator
         index = [_row_at(first + offset, len(rows), recipe.train.seed) for offset in range(size)]
         chosen = rows[index]
         anchors = _anchors(chosen, recipe, last, generator)
-        yield chosen["token_ids"].to(base.device), anchors.to(base.device)
+        own = slice(share.rank * size // share.count, (share.rank + 1) * size // share.count)
+        yield chosen["token_ids"][own].to(base.device), anchors[own].to(base.device)
 
 
 def _anchors(

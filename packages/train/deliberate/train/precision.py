@@ -12,34 +12,39 @@ from pathlib import Path
 import torch
 
 from deliberate.train.folder import begun_dtype
+from deliberate.train.processes import Processes
 from deliberate.train.recipe import Recipe
 
+_DTYPES = ("float32", "bfloat16")
 _SIDE = 512  # of the matrices: large enough for the rate, small enough for a millisecond
 _TURNS = 5
 
 
-def settle_dtype(recipe: Recipe, folder: Path, *, device: str | torch.device) -> Recipe:
+def settle_dtype(recipe: Recipe, folder: Path, processes: Processes) -> Recipe:
     """The recipe with `base.dtype` settled, where it is `auto`.
 
     Args:
         recipe: What to train.
         folder: The run's folder; a run in it has settled the matter already.
-        device: Where to train.
+        processes: Who trains; the first one's device decides.
     """
     if recipe.base.dtype != "auto":
         return recipe
-    dtype = begun_dtype(folder) or _faster_dtype(torch.device(device))
+    chosen = processes.by_first(
+        lambda: _DTYPES.index(begun_dtype(folder) or _faster_dtype(processes.device))
+    )
+    dtype = _DTYPES[chosen]
     return dataclasses.replace(recipe, base=dataclasses.replace(recipe.base, dtype=dtype))
 
 
 def _faster_dtype(device: torch.device) -> str:
     """`bfloat16`, unless float32 products are as fast on this device."""
-    seconds = {"float32": [], "bfloat16": []}
+    seconds: dict[str, list[float]] = {name: [] for name in _DTYPES}
     for _ in range(_TURNS + 1):
         for name, each in seconds.items():
             each.append(_seconds(getattr(torch, name), device))
     fastest = {name: min(each[1:]) for name, each in seconds.items()}  # the first one warms up
-    return min(("float32", "bfloat16"), key=lambda name: fastest[name])
+    return min(_DTYPES, key=lambda name: fastest[name])
 
 
 def _seconds(dtype: torch.dtype, device: torch.device) -> float:

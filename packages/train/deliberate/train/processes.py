@@ -1,0 +1,128 @@
+"""Several processes that train one coprocessor, each on its share of every batch.
+
+    torchrun or accelerate launch --RANK, WORLD_SIZE--> Processes: the first one writes and speaks
+
+A batch is the same whatever their number, and so is what is learned, but for the order in which
+gradients are added up.
+"""
+
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import distributed
+
+from deliberate.core.errors import DeliberateError
+
+T = TypeVar("T")
+
+TIMEOUT = timedelta(minutes=10)
+"""How long a process waits for another one; validation and writing take less."""
+
+
+class Elsewhere(DeliberateError):
+    """A failure that the first process tells of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """This process among those that train together."""
+
+    rank: int = 0
+    """Its number, from 0."""
+
+    count: int = 1
+    """How many there are."""
+
+    device: torch.device
+    """Where this one computes."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this one writes and speaks."""
+        return self.rank == 0
+
+    def mean(self, value: float) -> float:
+        """The mean of every process's value."""
+        return self._reduced(value, distributed.ReduceOp.SUM) / self.count
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in one of them."""
+        return self._reduced(float(flag), distributed.ReduceOp.MAX) > 0
+
+    def by_first(self, work: Callable[[], int | None]) -> int:
+        """Let the first process work while the others wait; all get its number.
+
+        Raises:
+            Elsewhere: it failed, in all others.
+        """
+        number, failed = 0, True
+        if not self.first:
+            number = self._from_first(0)
+            if number < 0:
+                raise Elsewhere("the first process stopped, and tells why")
+            return number
+        try:
+            number, failed = work() or 0, False
+        finally:  # so that nobody waits for a process that is gone
+            self._from_first(-1 if failed else number)
+        return number
+
+    def in_turn(self, work: Callable[[], T]) -> T:
+        """What each process makes for itself, the others once the first one has.
+
+        They find the files that it kept, and fail with it.
+        """
+        made: list[T] = []
+        self.by_first(lambda: made.append(work()))
+        return made[0] if made else work()
+
+    def _reduced(self, value: float, how: distributed.ReduceOp.RedOpType) -> float:
+        if self.count == 1:
+            return value
+        held = torch.tensor(value, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(held, op=how)
+        return held.item()
+
+    def _from_first(self, number: int) -> int:
+        if self.count == 1:
+            return number
+        held = torch.tensor(number, device=self.device)
+        distributed.broadcast(held, src=0)
+        return int(held.item())
+
+
+def is_first() -> bool:
+    """Whether this is the process that speaks, among those that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def joined(device: str | torch.device) -> Generator[Processes]:
+    """This process among those that a launcher started with it, if one did.
+
+    A process group that is there already is used, and left.
+
+    Args:
+        device: Where to train; of several CUDA devices each process takes its own.
+    """
+    count, device = int(os.environ.get("WORLD_SIZE", "1")), torch.device(device)
+    if count == 1:
+        yield Processes(device=device)
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    made = not distributed.is_initialized()
+    if made:
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, timeout=TIMEOUT)
+    try:
+        yield Processes(rank=distributed.get_rank(), count=count, device=device)
+    finally:
+        if made:
+            distributed.destroy_process_group()

@@ -1,0 +1,126 @@
+"""Two processes train what one does, resume exactly, and stop together."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from deliberate.core.errors import CheckpointError, DeliberateError
+from deliberate.train import train
+from deliberate.train.checkpoint import found
+from deliberate.train.data import check_shares
+from deliberate.train.recipe import dump
+
+# One start of two processes, which takes seconds, for all that is asked of them.
+SCRIPT = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+from deliberate.train import Elsewhere, Interrupted, load_recipe, run, train
+
+torch.distributed.init_process_group("gloo")
+folder = Path(sys.argv[1])
+first = os.environ["RANK"] == "0"
+told = {}
+
+def chosen(name, *changes):
+    return load_recipe(folder / f"{name}.yaml", changes=changes)
+
+def stop(progress):
+    if progress.step == 5:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+for name in ("full", "soft", "lora"):
+    train(chosen(name), folder / f"two-{name}")
+try:
+    train(chosen("full"), folder / "parts", on_progress=stop)  # the first process alone is told
+except Interrupted as error:
+    told["first"] = str(error)
+except Elsewhere as error:
+    told["other"] = str(error)
+train(chosen("full"), folder / "parts", resume=True)
+
+def full_disk(*arguments, **settings):
+    raise OSError("No space left on device")
+
+plain = run.save_checkpoint
+run.save_checkpoint = full_disk
+try:
+    train(chosen("full"), folder / "full-disk")
+except (OSError, Elsewhere) as error:
+    told["disk"] = f"{type(error).__name__}: {error}"
+run.save_checkpoint = plain
+for name, changes in (("odd", ["train.batch=3"]), ("nowhere", ["data.train=nowhere.txt"])):
+    try:
+        train(chosen("full", *changes), folder / name)
+    except Exception as error:
+        told[name] = f"{type(error).__name__}: {error}"
+torch.distributed.destroy_process_group()
+(folder / f"told-{os.environ['RANK']}.json").write_text(json.dumps(told))
+"""
+KINDS = ("full", "soft", "lora")
+
+
+def losses(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does_and_stop_together(recipe, tmp_path):
+    for kind in KINDS:
+        # Accumulation, so that the exchange of gradients is put off and then made.
+        chosen = recipe(f"coprocessor.kind={kind}", "train.accumulate=2")
+        (tmp_path / f"{kind}.yaml").write_text(dump(chosen))
+        train(chosen, tmp_path / f"one-{kind}")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [*launch, str(script), str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-9000:-1500]
+
+    for kind in KINDS:
+        assert losses(tmp_path / f"two-{kind}") == pytest.approx(
+            losses(tmp_path / f"one-{kind}"), abs=1e-5
+        )
+        one = load_file(tmp_path / f"one-{kind}/model.safetensors")
+        two = load_file(tmp_path / f"two-{kind}/model.safetensors")
+        for name, weight in one.items():
+            torch.testing.assert_close(two[name], weight, atol=2e-4, rtol=0)
+
+    assert losses(tmp_path / "parts") == losses(tmp_path / "two-full")
+    whole = load_file(tmp_path / "two-full/model.safetensors")
+    parts = load_file(tmp_path / "parts/model.safetensors")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+    first, other = (json.loads((tmp_path / f"told-{rank}.json").read_text()) for rank in (0, 1))
+    assert "stopped after step 5 of 8" in first["first"]
+    assert "stopped after step 5 of 8" in other["other"]
+    assert first["disk"].startswith("OSError: ")
+    assert other["disk"].startswith("Elsewhere: ")
+    assert "train.batch is 3 and there are 2 processes" in first["odd"]
+    assert first["nowhere"].startswith("TextError: ")
+    assert other["nowhere"].startswith("Elsewhere: ")
+    assert not (tmp_path / "nowhere").exists()
+
+    # By another number of processes a run is not resumed, and nothing is lost.
+    last = found(tmp_path / "parts/checkpoints")[-1]
+    with pytest.raises(CheckpointError, match=r"written by 2 processes .*torchrun --nproc"):
+        train(recipe("train.accumulate=2"), tmp_path / "parts", resume=True)
+    assert found(tmp_path / "parts/checkpoints")[-1] == last
+
+
+def test_a_batch_that_does_not_divide_is_refused(recipe):
+    with pytest.raises(DeliberateError, match="multiple of 3"):
+        check_shares(recipe("train.batch=4"), 3)
