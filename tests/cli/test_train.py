@@ -98,7 +98,7 @@ def test_an_existing_run_is_refused(run, refused, tiny):
         ("train.stepz=1", "known are steps, batch"),
         ("coprocessor.latents=0", "from 1 to 64, got 0"),
         ("coprocessor.latents=-1", "from 1 to 64, got -1"),
-        ("coprocessor.kind=clever", "full, soft"),
+        ("coprocessor.kind=clever", "full, lora"),
         ("train.steps=many", "'many'"),
         ("trian.steps=1", "'trian'"),
         ("data.field=@text", "change 'data.field=@text' is not YAML"),
