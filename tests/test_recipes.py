@@ -9,7 +9,7 @@ from deliberate.core.checkpoint import load_coprocessor
 from deliberate.train import load_recipe, train
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
-FAMILY = {"gemma2-2b": "gemma2"}
+FAMILY = {"gemma2-2b": "gemma2", "qwen3-0.6b": "qwen3", "gpt2": "gpt2"}
 
 
 def test_there_are_recipes():

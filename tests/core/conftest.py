@@ -1,14 +1,10 @@
-"""A finished run, evaluated, as it would be published; and an account of memory."""
+"""A finished run, evaluated, as it would be published."""
 
 import dataclasses
 import json
-import weakref
 
 import pytest
-import torch
 import yaml
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from deliberate.core import fingerprint
 from deliberate.core.checkpoint import save_coprocessor
@@ -68,32 +64,3 @@ def run(llama, make, tmp_path):
 def report():
     """Makes a report that is true of a run's weights, but for what is changed in it."""
     return _report
-
-
-class Storages(TorchDispatchMode):
-    """Follows the bytes of every storage made while it is on, until it is freed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive: dict[int, int] = {}
-        self.most = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                self._follow(tensor.untyped_storage())
-        return result
-
-    def _follow(self, storage) -> None:
-        key = storage._cdata
-        if key not in self.alive:
-            self.alive[key] = storage.nbytes()
-            weakref.finalize(storage, self.alive.pop, key, None)
-            self.most = max(self.most, sum(self.alive.values()))
-
-
-@pytest.fixture
-def storages():
-    """Makes an account of the memory that tensors take."""
-    return Storages

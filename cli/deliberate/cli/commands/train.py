@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deliberate.cli import options
+from deliberate.cli.dry_run import show_plan
 from deliberate.cli.failures import configuring
 from deliberate.cli.models import chosen_device, patient_bars
 from deliberate.cli.terminal import emit, note
@@ -44,6 +45,24 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what the run would take.")
+    ] = False,
+    gpus: Annotated[
+        int, typer.Option(min=1, help="For --dry-run: devices that share each batch.")
+    ] = 1,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            help="For --dry-run: FLOPs a second that each device reaches.", show_default="measured"
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="For --dry-run: of each device, such as 80GB.", show_default="this one's"
+        ),
+    ] = None,
     device: options.Device = "auto",
     as_json: options.AsJson = False,
 ) -> None:
@@ -64,6 +83,9 @@ def train(
         recipe = _own_recipe(output_dir)
     with configuring():
         chosen = load_recipe(recipe, changes=changes or [])
+    if dry_run:
+        show_plan(chosen, gpus=gpus, rate=rate, memory=memory, device=where, as_json=as_json)
+        return
     folder = output_dir or _default_folder(chosen)
     try:
         with patient_bars(), _shown(chosen, folder) as on_progress:

@@ -134,6 +134,10 @@ class Coprocessor(nn.Module, ABC):
     writes_latents: ClassVar[bool] = True
     """Whether `forward` writes latents; a baseline may do without."""
 
+    text_flops: ClassVar[int] = 0
+    """FLOPs that it spends on the text itself, a weight and token: 6 where it reads the text with
+    gradient."""
+
     execution: Execution
     """How its groups go through a decoder; not a part of what it is."""
 

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from deliberate.core.adapters import adapters_on, add_adapters
 from deliberate.core.base import Base, final_norm
@@ -40,12 +39,8 @@ class LoraCoprocessor(TrunkCoprocessor):
         self._set, weights = add_adapters(base.trunk, rank=rank, targets=targets)
         # A parameter's name must not hold a dot.
         self.adapters = nn.ParameterDict({k.replace(".", "/"): v for k, v in weights.items()})
-        self._shared = [base.trunk]  # in a list, or its weights would count as this module's
-
-    @property
-    def trunk(self) -> PreTrainedModel:
-        """The base's decoder."""
-        return self._shared[0]
+        # Not as a module of this one's, or the base's weights would count as its own.
+        object.__setattr__(self, "trunk", base.trunk)
 
     def last_hidden(
         self,

@@ -11,6 +11,7 @@ from abc import abstractmethod
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from deliberate.core.base import Base, residual_scale
 from deliberate.core.cache import Reading
@@ -23,6 +24,9 @@ _CALIBRATION_TOKENS = 256  # random tokens: enough for a median that a trained s
 
 class TrunkCoprocessor(Coprocessor):
     """Writes latents with a decoder that reads soft tokens after the text."""
+
+    trunk: PreTrainedModel
+    """The decoder that the soft tokens go through."""
 
     soft_tokens: nn.Parameter
     """The question put to the cache: (latents, hidden)."""

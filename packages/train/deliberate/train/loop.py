@@ -14,7 +14,8 @@ from deliberate.core.execution import check_execution
 from deliberate.core.kinds import build
 from deliberate.train.data import check_room, check_shares, load_passages, load_rows
 from deliberate.train.folder import holds_run, occupy
-from deliberate.train.precision import settle_dtype
+from deliberate.train.plan import check_base_fits
+from deliberate.train.precision import memory_of, settle_dtype
 from deliberate.train.processes import Elsewhere, Processes, joined
 from deliberate.train.recipe import Recipe
 from deliberate.train.run import Progress, Run
@@ -71,6 +72,7 @@ def _train(
     check_shares(recipe, processes.count)
     check_execution(recipe.train.execution, device)
     recipe = settle_dtype(recipe, folder, processes)
+    check_base_fits(recipe, memory_of(device))
     begun = bool(processes.by_first(lambda: holds_run(recipe, folder, resume=resume)))
     dtype = getattr(torch, recipe.base.dtype)
     base = processes.in_turn(

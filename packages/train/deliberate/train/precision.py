@@ -1,11 +1,12 @@
-"""In which numbers a run computes: bfloat16 where the device multiplies faster in it.
+"""What a device can do: how fast it multiplies, in which numbers faster, how much it holds.
 
 Some CPUs multiply bfloat16 at several times the rate of float32, some at half of it, and what a
-CPU says of itself does not tell which: so it is measured, once, when a run begins. A run that is
-resumed goes on in what it began in.
+CPU says of itself does not tell which: so it is measured, once, when a run begins, and the run
+computes in the faster ones. A run that is resumed goes on in what it began in.
 """
 
 import dataclasses
+import os
 import time
 from pathlib import Path
 
@@ -35,6 +36,20 @@ def settle_dtype(recipe: Recipe, folder: Path, processes: Processes) -> Recipe:
     )
     dtype = _DTYPES[chosen]
     return dataclasses.replace(recipe, base=dataclasses.replace(recipe.base, dtype=dtype))
+
+
+def rate_of(device: torch.device, dtype: str) -> float:
+    """FLOPs a second that a matrix product reaches on a device, `auto` being the faster dtype."""
+    name = _faster_dtype(device) if dtype == "auto" else dtype
+    turns = [_seconds(getattr(torch, name), device) for _ in range(_TURNS + 1)]
+    return 2 * _SIDE**3 / min(turns[1:])
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes of memory that a device has."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _faster_dtype(device: torch.device) -> str:

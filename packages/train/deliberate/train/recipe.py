@@ -191,9 +191,9 @@ def _checked(section: str, kind: Any, values: dict[str, Any]) -> dict[str, Any]:
                 )
             checked[name] = tuple(value)
             continue
-        if type(value) not in allowed:
+        if type(value) not in {get_origin(each) or each for each in allowed}:
             wanted = " or ".join(
-                "list" if get_origin(t) is tuple else t.__name__
+                "list" if get_origin(t) is tuple else (get_origin(t) or t).__name__
                 for t in allowed
                 if t is not type(None)
             )

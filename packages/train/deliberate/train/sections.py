@@ -23,6 +23,10 @@ class BaseSection:
     revision: str | None = None
     """Branch, tag or commit on the Hub."""
 
+    architecture: dict[str, Any] | None = None
+    """Its configuration, `model_type` and what differs from that type's defaults; for a dry run
+    where the model itself is not at hand, and for nothing else."""
+
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """In which its weights are held while training; `bfloat16` also trains under autocast, and
     `auto` is the one in which the device multiplies faster when the run begins."""

@@ -1,0 +1,155 @@
+"""What a run will take, against what it takes."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from deliberate.core.base import Base
+from deliberate.core.errors import DeliberateError
+from deliberate.core.groups import sample_anchors
+from deliberate.core.kinds import KINDS, build
+from deliberate.train import load_recipe
+from deliberate.train.objective import Objective
+from deliberate.train.plan import check_memory, plan
+from deliberate.train.shape import shape_of
+
+RECIPES = Path(__file__).parent.parent.parent / "recipes"
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": 512,
+    "hidden_size": 128,
+    "intermediate_size": 448,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "tie_word_embeddings": True,
+}
+
+
+def chosen(*changes, **base):
+    recipe = load_recipe(
+        None,
+        changes=[
+            "data.length=128",
+            "coprocessor.latents=8",
+            "coprocessor.start=paper",
+            "objective.ahead=8",
+            "objective.anchors=24",
+            "train.batch=4",
+            *changes,
+        ],
+    )
+    carried = {"id": "somebody/llama", "dtype": "float32", "architecture": LLAMA, **base}
+    return dataclasses.replace(recipe, base=dataclasses.replace(recipe.base, **carried))
+
+
+def real(recipe, llama):
+    """The recipe's models with real weights."""
+    settings = {name: value for name, value in LLAMA.items() if name != "model_type"}
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**settings))
+    dtype = getattr(torch, recipe.base.dtype)
+    base = Base(model=model.to(dtype), tokenizer=llama.tokenizer, id="real")
+    coprocessor = build(recipe.coprocessor, base).float()
+    coprocessor.execution = recipe.train.execution
+    return base, coprocessor
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_weights_are_counted_as_they_are(llama, kind):
+    recipe = chosen(f"coprocessor.kind={kind}")
+    base, coprocessor = real(recipe, llama)
+    found = plan(recipe).parameters
+    assert found == {"base": base.num_parameters, "trained": coprocessor.num_parameters}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [],
+        ["train.recompute=true"],
+        ["coprocessor.latents=2", "objective.ahead=16"],
+        ["coprocessor.kind=soft"],
+        ["coprocessor.layers=[0,3]"],
+    ],
+    ids=["full", "recompute", "ahead", "soft", "layers"],
+)
+def test_memory_at_the_peak_of_a_step_is_what_was_said(llama, storages, dtype, changes):
+    recipe = chosen(*changes, dtype=dtype)
+    base, coprocessor = real(recipe, llama)
+    objective = Objective(coprocessor, base, recipe)
+    generator = torch.Generator().manual_seed(1)
+    token_ids = torch.randint(512, (4, 128), generator=generator)
+    anchors = sample_anchors(4, anchors=24, last=127 - recipe.objective.ahead, generator=generator)
+    for parameter in coprocessor.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    with storages() as followed:
+        objective(token_ids, anchors).backward()
+    said = plan(recipe).memory
+    # What is there before the step is not followed: weights, gradients, moments.
+    casts = 0 if dtype == "float32" else 2 * shape_of(recipe).trained_trunk
+    steps = said["text keys and values"] + said["activations"] + casts
+    assert followed.most < 1.15 * (steps + said["logits and scores"])
+    assert followed.most > 0.85 * steps
+
+
+def test_flops_are_those_of_the_formula():
+    recipe = chosen("train.accumulate=3")
+    shape, flops = shape_of(recipe), plan(recipe).flops
+    layer = 2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 448
+    assert shape.trunk == shape.trained_trunk == 4 * layer
+    rows = 12
+    assert flops["text"] == rows * 2 * shape.trunk * 128
+    assert flops["coprocessor"] == rows * 6 * shape.trunk * 24 * 8
+    assert flops["base"] == rows * 4 * shape.trunk * 24 * 15
+    assert flops["head"] == rows * 4 * 512 * 128 * 24 * 8
+    assert plan(recipe).hours(1e9) == sum(flops.values()) * 300 / 1e9 / 3600
+
+
+def test_devices_share_a_batch():
+    one, four = plan(chosen()), plan(chosen(), devices=4)
+    assert one.hours(1e9) == pytest.approx(4 * four.hours(1e9))
+    assert four.memory["activations"] * 4 == one.memory["activations"]
+    with pytest.raises(DeliberateError, match="multiple of 3"):
+        plan(chosen(), devices=3)
+
+
+def test_what_does_not_fit_is_refused_with_what_to_lower():
+    found = plan(chosen())
+    check_memory(found, sum(found.memory.values()))
+    with pytest.raises(DeliberateError, match=r"most of it for activations: set train\.recompute"):
+        check_memory(found, sum(found.memory.values()) - 1)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "told"),
+    [
+        (None, "architecture of base 'somebody/llama' is not here"),
+        ({"model_type": "lama"}, r"base\.architecture is no configuration"),
+        ({"hidden_size": 3}, r"base\.architecture is no configuration"),
+        ({"model_type": "mamba"}, "'mamba'"),
+    ],
+)
+def test_an_architecture_that_is_not_there_is_refused(architecture, told):
+    with pytest.raises(DeliberateError, match=told):
+        plan(chosen(architecture=architecture))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "weights"),
+    [
+        ("gemma2-2b", 2_614_341_888),
+        ("qwen3-0.6b", 596_049_920),
+        ("smollm2-135m", 134_515_008),
+        ("gpt2", 124_439_808),
+    ],
+)
+def test_a_shipped_recipe_carries_the_numbers_of_its_base(recipe, weights):
+    found = plan(load_recipe(RECIPES / f"{recipe}.yaml"))
+    assert found.parameters["base"] == weights
+    assert json.dumps(dataclasses.asdict(found))
