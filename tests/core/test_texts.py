@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from datasets import Dataset
 
 from deliberate.core import python_source
 from deliberate.core.errors import TextError
@@ -35,6 +36,18 @@ def test_what_cannot_be_read_is_named(tmp_path, name, content, told):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(TextError, match=told):
         documents(str(tmp_path / name))
+
+
+def test_a_parquet_file_is_its_column(tmp_path):
+    path = tmp_path / "rows.parquet"
+    Dataset.from_dict({"body": ["one", "", "two"], "number": [1, 2, 3]}).to_parquet(str(path))
+    rows = documents(str(path), field="body")
+    assert list(rows["text"]) == ["one", "two"]
+    with pytest.raises(TextError, match="no field 'text': it has body, number"):
+        documents(str(path))
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(TextError, match=r"cannot read '.*rows\.parquet' as parquet"):
+        documents(str(path))
 
 
 def test_a_missing_source_and_an_empty_folder_are_named(tmp_path):

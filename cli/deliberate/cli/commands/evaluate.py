@@ -32,7 +32,7 @@ LARGEST_PERCENT = 1000
 _Data = Annotated[
     str | None,
     typer.Option(
-        help="Held-out texts: a text or JSONL file, a folder, `stdlib` or `installed`.",
+        help="Held-out texts: a text, JSONL or Parquet file, a folder, `stdlib` or `installed`.",
         show_default="what the run held out",
     ),
 ]
@@ -59,7 +59,9 @@ def evaluate(
     ] = options.EMBEDDED,
     *,
     data: _Data = None,
-    field: Annotated[str, typer.Option(help="The key of the text in JSONL files.")] = "text",
+    field: Annotated[
+        str, typer.Option(help="The key or column of the text in files of rows.")
+    ] = "text",
     soft: _Soft = None,
     base: options.ImpliedBaseName = None,
     texts: Annotated[int, typer.Option(help="Most passages.")] = 256,

@@ -3,7 +3,7 @@
     source --documents--> Dataset(name, text) --pack--> Dataset(token_ids), all of one length
 
 A source is `stdlib` (the Python standard library's own source), `installed` (that and the
-installed packages), a text file, a JSONL file or a folder of text files.
+installed packages), a text file, a JSONL or Parquet file or a folder of text files.
 """
 
 import glob
@@ -25,6 +25,9 @@ from deliberate.core.python_source import installed_texts, stdlib_texts
 EMBEDDED = {"stdlib": stdlib_texts, "installed": installed_texts}
 """Sources that are found on the machine rather than named by a path."""
 
+TABLES = {".jsonl": "json", ".parquet": "parquet"}
+"""Files of rows, by suffix, and the reader of `datasets` for them."""
+
 HELD_OUT = 0.05
 """Share of a path's texts that is held out where no validation is named."""
 
@@ -33,9 +36,10 @@ def documents(source: str, *, split: str = "train", field: str = "text") -> Data
     """The texts of a source, one row each, with columns `name` and `text`.
 
     Args:
-        source: `stdlib`, `installed`, or a path to a `.jsonl` file, a text file or a folder.
+        source: `stdlib`, `installed`, or a path to a `.jsonl` or `.parquet` file, a text
+            file or a folder.
         split: `train` or `validation`; a path has no split of its own and gives all its texts.
-        field: The key that holds the text in a JSONL file.
+        field: The key or column that holds the text in a JSONL or Parquet file.
 
     Raises:
         TextError: the source is missing, not UTF-8, empty, or lacks the field.
@@ -49,7 +53,8 @@ def documents(source: str, *, split: str = "train", field: str = "text") -> Data
         raise TextError(f"no texts at {source!r}: give a file, a folder or one of {known}")
     if path.is_file() and not path.stat().st_size:
         raise TextError(f"{source!r} holds no text: the file is empty")
-    rows = _jsonl(path, field) if path.suffix == ".jsonl" else _plain(path)
+    kind = TABLES.get(path.suffix)
+    rows = _plain(path) if kind is None else _table(path, kind, field)
     rows = rows.filter(lambda row: bool(row["text"].strip()))
     if not len(rows):
         raise TextError(f"{source!r} holds no text")
@@ -143,8 +148,8 @@ def _marks(text: str, offsets: Sequence[tuple[int, int]], markers: Sequence[str]
     return sorted(found)
 
 
-def _jsonl(path: Path, field: str) -> Dataset:
-    rows = _load("json", [path])
+def _table(path: Path, kind: str, field: str) -> Dataset:
+    rows = _load(kind, [path])
     if field not in rows.column_names:
         known = ", ".join(rows.column_names)
         raise TextError(f"{str(path)!r} has no field {field!r}: it has {known}")
@@ -160,9 +165,9 @@ def _plain(path: Path) -> Dataset:
     files = [file for file in files if file.is_file() and not _hidden(file, path)]
     if not files:
         raise TextError(f"{str(path)!r} is a folder without files")
-    rows = next((file for file in files if file.suffix == ".jsonl"), None)
+    rows = next((file for file in files if file.suffix in TABLES), None)
     if rows is not None and path.is_dir():
-        raise TextError(f"{str(path)!r} holds {rows.name!r}: name a JSONL file by itself")
+        raise TextError(f"{str(path)!r} holds {rows.name!r}: name a file of rows by itself")
     return _named(path, _load("text", files, sample_by="document")["text"])
 
 

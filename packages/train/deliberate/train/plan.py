@@ -194,9 +194,11 @@ def _activations(recipe: Recipe, shape: Shape, soft: int, fed: int, text: int, w
     frozen += _FLOAT * 3 * shape.hidden
     learning = width * (4 * shape.inner + 3 * shape.queries + 2 * shape.values)
     learning += _FLOAT * 7 * shape.hidden
+    # One layer's backward holds three gradients of its feed-forward's width beside what was kept.
+    undone = width * 3 * shape.inner * max(soft, fed)
     if recipe.train.recompute:
         kept = _FLOAT * shape.hidden
         layers = kept * (soft * shape.coprocessor_layers + fed * shape.layers)
-        return layers + max(soft * learning, fed * frozen)
+        return layers + max(soft * learning, fed * frozen) + undone
     kept = learning * soft * shape.coprocessor_layers + frozen * fed * shape.layers
-    return kept + (learning * text * shape.layers if shape.text_flops else 0)
+    return kept + undone + (learning * text * shape.layers if shape.text_flops else 0)

@@ -37,14 +37,14 @@ class DataSection:
     """The texts."""
 
     train: str = "stdlib"
-    """`stdlib`, `installed`, a text file, a JSONL file or a folder."""
+    """`stdlib`, `installed`, a text file, a JSONL or Parquet file, or a folder of texts."""
 
     validation: str | None = None
     """Likewise. None: the held-out modules of `stdlib` and `installed`, or the last rows of
     the training texts."""
 
     field: str = "text"
-    """The key of the text in JSONL files."""
+    """The key or column of the text in JSONL and Parquet files."""
 
     length: int = 512
     """Tokens in each packed row."""
