@@ -191,7 +191,7 @@ def _load(kind: str, files: Sequence[Path], **options: Any) -> Dataset:
     patterns = [glob.escape(name) for name in names]  # else `a[1].txt` is one
     try:
         return cast(Dataset, load_dataset(kind, data_files=patterns, split="train", **options))
-    except DatasetGenerationError as error:
+    except (DatasetGenerationError, ValueError) as error:  # the second where a file is no Parquet
         name = next((name for name in names if not _is_utf8(Path(name))), names[0])
         reason = error.__cause__ or error
         raise TextError(f"cannot read {name!r} as {kind}: {reason}") from error
