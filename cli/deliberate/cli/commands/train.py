@@ -71,8 +71,8 @@ def train(
     The run's folder gets recipe.yaml (every value as resolved), metrics.jsonl, checkpoints/ and
     at the end the coprocessor itself. Ctrl-C writes a checkpoint; --resume then gives to the
     last bit what an uninterrupted run would have given. With --resume and --output-dir alone
-    the recipe is the run's own. Under `torchrun` or `accelerate launch` the processes share each
-    batch, and the first one speaks.
+    the recipe is the run's own. Under `torchrun` the processes share each batch, and the first
+    one speaks.
     """  # noqa: DOC501
     from deliberate.core.checkpoint import read_config
     from deliberate.train import Elsewhere, is_first, load_recipe

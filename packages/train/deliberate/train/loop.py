@@ -37,7 +37,7 @@ def train(
         folder: The run's folder; holds the recipe, the metrics, the checkpoints and at the end
             the coprocessor itself.
         resume: Go on from the newest checkpoint in the folder, or begin if there is none.
-        device: Where to train. Under `torchrun` or `accelerate launch` each process takes its
+        device: Where to train. Under `torchrun` each process takes its
             share of every batch, on a CUDA device of its own.
         on_progress: Told of every step, in the first process.
 

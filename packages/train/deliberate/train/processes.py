@@ -1,6 +1,6 @@
 """Several processes that train one coprocessor, each on its share of every batch.
 
-    torchrun or accelerate launch --RANK, WORLD_SIZE--> Processes: the first one writes and speaks
+    torchrun --RANK, WORLD_SIZE--> Processes: the first one writes and speaks
 
 A batch is the same whatever their number, and so is what is learned, but for the order in which
 gradients are added up.
