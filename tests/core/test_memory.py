@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from deliberate.core import grouped_attention
+from deliberate.core import grouped_attention, grouped_forward
 from deliberate.core.groups import Groups
 
 HEADS, KV_HEADS, WIDTH = 4, 2, 16
@@ -28,7 +28,7 @@ def bytes_used(
     module.layer_idx = 0
     text_keys, text_values = [random(KV_HEADS, TOKENS)], [random(KV_HEADS, TOKENS)]
     with storages() as followed:
-        output, _ = grouped_attention._attend(
+        output, _ = grouped_forward._attend(
             module,
             *(tensor.requires_grad_() for tensor in own),
             None,

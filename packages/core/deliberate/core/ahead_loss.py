@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from deliberate.core.base import Base
 from deliberate.core.cache import Reading
 from deliberate.core.execution import Execution
-from deliberate.core.grouped_attention import grouped_forward
+from deliberate.core.grouped_forward import grouped_forward
 from deliberate.core.groups import (
     Groups,
     Positions,

@@ -14,7 +14,6 @@ from deliberate.core.adapters import without_adapters
 from deliberate.core.base import Base, decoder_layers, final_norm
 from deliberate.core.cache import Reading
 from deliberate.core.errors import UnsupportedModelError
-from deliberate.core.grouped_attention import grouped_forward
 from deliberate.core.groups import Groups
 from deliberate.core.trunk_coprocessor import TrunkCoprocessor
 
@@ -52,16 +51,7 @@ class FullCoprocessor(TrunkCoprocessor):
         reading: Reading,
     ) -> Float[Tensor, "batch anchors latents hidden"]:
         """Run the soft tokens through the copy, each layer reading the base's cache of its own."""
-        return grouped_forward(
-            self.trunk,
-            embeds,
-            groups=groups,
-            # A token's place in its sequence is its position; alone, it stands at the anchor.
-            position_ids=groups.places,
-            keys=reading.keys,
-            values=reading.values,
-            execution=self.execution,
-        )
+        return self.through(embeds, groups=groups, keys=reading.keys, values=reading.values)
 
 
 def _keep_layers(trunk: PreTrainedModel, kept: tuple[int, ...]) -> None:

@@ -15,7 +15,6 @@ from transformers import DynamicCache
 from deliberate.core.cache import Reading, key_values
 from deliberate.core.errors import DeliberateError
 from deliberate.core.full import FullCoprocessor
-from deliberate.core.grouped_attention import grouped_forward
 from deliberate.core.groups import Groups
 
 
@@ -53,12 +52,4 @@ class HiddenCoprocessor(FullCoprocessor):
             use_cache=True,
         )
         keys, values = key_values(own)
-        return grouped_forward(
-            self.trunk,
-            embeds,
-            groups=groups,
-            position_ids=groups.places,
-            keys=keys,
-            values=values,
-            execution=self.execution,
-        )
+        return self.through(embeds, groups=groups, keys=keys, values=values)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from deliberate.core.adapters import adapters_on, add_adapters
 from deliberate.core.base import Base, final_norm
 from deliberate.core.cache import Reading
-from deliberate.core.grouped_attention import grouped_forward
 from deliberate.core.groups import Groups
 from deliberate.core.trunk_coprocessor import TrunkCoprocessor
 
@@ -50,14 +49,11 @@ class LoraCoprocessor(TrunkCoprocessor):
         reading: Reading,
     ) -> Float[Tensor, "batch anchors latents hidden"]:
         """Run the soft tokens through the base's decoder with the low-rank weights on."""
-        return grouped_forward(
-            self.trunk,
+        return self.through(
             embeds,
             groups=groups,
-            position_ids=groups.places,
             keys=reading.keys,
             values=reading.values,
-            execution=self.execution,
             inside=self._as_coprocessor,
         )
 

@@ -7,6 +7,8 @@ start, nor which hidden state becomes a latent: here both are settings, see `Cop
 """
 
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +18,7 @@ from transformers import PreTrainedModel
 from deliberate.core.base import Base, residual_scale
 from deliberate.core.cache import Reading
 from deliberate.core.coprocessor import Coprocessor, CoprocessorConfig, LatentScale
+from deliberate.core.grouped_forward import grouped_forward
 from deliberate.core.groups import Groups
 
 _SOFT_TOKEN_NOISE = 0.02  # of the embeddings' own size: families differ in it by fifty times
@@ -65,6 +68,28 @@ class TrunkCoprocessor(Coprocessor):
             groups: Who sees whom.
             reading: Texts as the base read them.
         """
+
+    def through(
+        self,
+        embeds: Float[Tensor, "batch anchors latents hidden"],
+        *,
+        groups: Groups,
+        keys: Sequence[Tensor],
+        values: Sequence[Tensor],
+        inside: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Float[Tensor, "batch anchors latents hidden"]:
+        """Run soft tokens through the decoder; arguments are those of `grouped_forward`."""
+        return grouped_forward(
+            self.trunk,
+            embeds,
+            groups=groups,
+            # A token's place in its sequence is its position; alone, it stands at the anchor.
+            position_ids=groups.places,
+            keys=keys,
+            values=values,
+            execution=self.execution,
+            inside=inside,
+        )
 
     def forward(
         self, reading: Reading, anchors: Int[Tensor, "batch anchors"]
