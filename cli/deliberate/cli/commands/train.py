@@ -99,6 +99,7 @@ def train(
         emit({"folder": str(folder), "coprocessor": settings, **reached})
         return
     note(f"change of held-out perplexity by token ahead: {_changes(reached['change_percent'])}")
+    note(f"in {folder}: the coprocessor, recipe.yaml, metrics.jsonl and checkpoints/")
     note(f"measure it with intervals and controls: deliberate eval {folder}")
     typer.echo(folder)
 
