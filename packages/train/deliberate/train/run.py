@@ -166,6 +166,7 @@ class Run:
                 return None
             total += self._backward(token_ids, anchors, step=step, averaged=part == parts)
             group = 2 * recipe.coprocessor.latents + recipe.objective.ahead - 1
+            group *= self.coprocessor.writes_latents
             tokens += self.processes.count * (token_ids.numel() + anchors.numel() * group)
         norm = clip_grad_norm_(self.coprocessor.parameters(), recipe.train.clip)
         self._check_finite("norm of the gradient", step + 1, norm.item())
@@ -233,11 +234,10 @@ class Run:
     def _checkpoint(self) -> None:
         """Write a checkpoint, unless this step has its own already."""
         folder, keep = self.folder / CHECKPOINTS, self.recipe.train.keep
-        if path_of(folder, self.state.step) in found(folder):
-            return
 
-        def save() -> None:
-            save_checkpoint(folder, self.coprocessor, self.optimizer, self.state, keep=keep)
+        def save() -> None:  # looks for itself: another process may look when it is there
+            if path_of(folder, self.state.step) not in found(folder):
+                save_checkpoint(folder, self.coprocessor, self.optimizer, self.state, keep=keep)
 
         self.processes.by_first(save)
 
