@@ -44,6 +44,17 @@ def test_a_base_too_large_for_this_machine_is_refused_before_it_is_loaded(
     assert not (tmp_path / "run").exists()
 
 
+def test_the_dtype_is_the_one_that_a_run_would_settle_on(capsys, monkeypatch):
+    from deliberate.train import precision
+
+    memory = {}
+    for dtype in ("float32", "bfloat16"):
+        monkeypatch.setattr(precision, "_faster_dtype", lambda device, dtype=dtype: dtype)
+        assert main(["train", "--dry-run", "--json"]) == 0
+        memory[dtype] = json.loads(capsys.readouterr().out)["memory"]["base"]
+    assert memory["float32"] == 2 * memory["bfloat16"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [

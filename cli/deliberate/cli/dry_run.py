@@ -52,9 +52,10 @@ def show_plan(
         DeliberateError: the run cannot fit, or its base is not known here.
     """
     from deliberate.train.plan import check_memory, plan
-    from deliberate.train.precision import memory_of, rate_of
+    from deliberate.train.precision import faster_here, memory_of, rate_of
 
     limit = memory_of(device) if memory is None else bytes_of(memory)
+    recipe = faster_here(recipe, device)
     found = plan(recipe, devices=gpus)
     reached = rate_of(device, recipe.base.dtype) if rate is None else rate
     hours = found.hours(reached)

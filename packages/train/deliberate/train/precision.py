@@ -9,6 +9,7 @@ import dataclasses
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,14 +35,23 @@ def settle_dtype(recipe: Recipe, folder: Path, processes: Processes) -> Recipe:
     chosen = processes.by_first(
         lambda: _DTYPES.index(begun_dtype(folder) or _faster_dtype(processes.device))
     )
-    dtype = _DTYPES[chosen]
+    return _computing_in(recipe, _DTYPES[chosen])
+
+
+def faster_here(recipe: Recipe, device: torch.device) -> Recipe:
+    """The recipe as a run that began now on this device would settle it."""
+    if recipe.base.dtype != "auto":
+        return recipe
+    return _computing_in(recipe, _faster_dtype(device))
+
+
+def _computing_in(recipe: Recipe, dtype: Any) -> Recipe:
     return dataclasses.replace(recipe, base=dataclasses.replace(recipe.base, dtype=dtype))
 
 
 def rate_of(device: torch.device, dtype: str) -> float:
-    """FLOPs a second that a matrix product reaches on a device, `auto` being the faster dtype."""
-    name = _faster_dtype(device) if dtype == "auto" else dtype
-    turns = [_seconds(getattr(torch, name), device) for _ in range(_TURNS + 1)]
+    """FLOPs a second that a matrix product reaches on a device."""
+    turns = [_seconds(getattr(torch, dtype), device) for _ in range(_TURNS + 1)]
     return 2 * _SIDE**3 / min(turns[1:])
 
 
