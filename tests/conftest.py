@@ -73,12 +73,12 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
     ),
     "qwen2": lambda: Qwen2Config(**_SIZE),
     "gemma3_text": lambda: Gemma3TextConfig(
-        **_SIZE | {"initializer_range": 0.2},
+        **_SIZE | {"initializer_range": 0.1},
         sliding_window=WINDOW,
         layer_types=["sliding_attention", "full_attention"],
         query_pre_attn_scalar=8,
     ),
-    "phi3": lambda: Phi3Config(**_SIZE, sliding_window=WINDOW),
+    "phi3": lambda: Phi3Config(**_SIZE | {"initializer_range": 0.2}, sliding_window=WINDOW),
     "gpt_neox": lambda: GPTNeoXConfig(
         **_SIZE, rotary_pct=0.5, hidden_dropout=0.1, attention_dropout=0.1
     ),

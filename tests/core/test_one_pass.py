@@ -15,7 +15,7 @@ LATENTS = 3
 TOKENS = 20  # almost three windows
 ANCHORS = [[0, 3, 8, 15], [1, 2, 9, 14]]
 LOSS_TOLERANCE = 2e-5
-GRADIENT_TOLERANCE = 3e-4
+GRADIENT_TOLERANCE = 2e-4
 
 
 VARIANTS = [
@@ -135,7 +135,7 @@ def test_late_latents_are_those_of_one_sequence_in_loss_and_every_gradient(
     slow = torch.stack([
         torch.stack([late(base, coprocessor, t, p, delay) for p in row]) for t, row in rows
     ])
-    torch.testing.assert_close(fast, slow, atol=LOSS_TOLERANCE, rtol=1e-5)
+    torch.testing.assert_close(fast, slow, atol=LOSS_TOLERANCE, rtol=0)
     wanted = gradients(slow, coprocessor)
     for name, gradient in gradients(fast, coprocessor).items():
         error = (gradient - wanted[name]).abs().max() / wanted[name].abs().max()
@@ -170,7 +170,7 @@ def test_one_pass_equals_separate_sequences_in_loss_and_every_gradient(
     anchors = torch.tensor(ANCHORS)
     fast = one_pass(any_base, coprocessor, anchors)
     slow = separate(any_base, coprocessor, anchors)
-    torch.testing.assert_close(fast, slow, atol=LOSS_TOLERANCE, rtol=1e-5)
+    torch.testing.assert_close(fast, slow, atol=LOSS_TOLERANCE, rtol=0)
 
     fast_gradients = gradients(fast, coprocessor)
     slow_gradients = gradients(slow, coprocessor)
@@ -248,7 +248,7 @@ def test_chunks_change_nothing(base, start, make, monkeypatch):
     monkeypatch.setattr("deliberate.core.grouped_attention.CHUNK_SCORES", 1)
     monkeypatch.setattr("deliberate.core.ahead_loss.LOGITS_AT_ONCE", 1)
     parts = one_pass(base, coprocessor, anchors)
-    torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
     for name, gradient in gradients(parts, coprocessor).items():
         torch.testing.assert_close(gradient, whole_gradients[name], atol=1e-4, rtol=1e-3)
 
