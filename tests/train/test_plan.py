@@ -94,7 +94,8 @@ def test_memory_at_the_peak_of_a_step_is_what_was_said(llama, storages, dtype, c
     # What is there before the step is not followed: weights, gradients, moments.
     casts = 0 if dtype == "float32" else 2 * shape_of(recipe).trained_trunk
     steps = said["text keys and values"] + said["activations"] + casts
-    assert followed.most < 1.15 * (steps + said["logits and scores"])
+    # Recomputation leaves so little that a pass over the text shows beside it at this size.
+    assert followed.most < (1.3 if recipe.train.recompute else 1.15) * steps
     assert followed.most > 0.85 * steps
 
 
