@@ -4,7 +4,7 @@
 
 It is the one kind that may change weights of a base, and it changes those of a copy.
 
-Source: arXiv:2412.17747, section 3, which reports that continued training makes no difference.
+Source: arXiv:2412.17747, whose ICML version reports that continued training makes no difference.
 """
 
 import copy

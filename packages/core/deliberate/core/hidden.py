@@ -4,7 +4,7 @@
 
 Its decoder reads the text itself, so here gradients flow through the text's keys and values.
 
-Source: arXiv:2412.17747, section 4 ("last-layer activations").
+Source: arXiv:2412.17747, the ablation with last-layer activations in place of the cache.
 """
 
 import torch
