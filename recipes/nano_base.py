@@ -24,7 +24,8 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from deliberate.core.texts import documents, pack
+from deliberate.core.packing import pack
+from deliberate.core.texts import documents
 
 SEED = 17
 VOCABULARY = 2048

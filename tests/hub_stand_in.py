@@ -212,9 +212,14 @@ class _Answers(BaseHTTPRequestHandler):
             files = [{"rfilename": name} for name in found.files]
             self._send(200, {"id": repo, "private": private, "sha": found.sha, "siblings": files})
 
-    def tree(self, repo, revision):
+    def tree(self, repo, revision, folder=None):
         if found := self._commit(repo, revision):
-            self._send(200, [_entry(name, content) for name, content in found.files.items()])
+            within = f"{folder}/" if folder else ""
+            files = {n: content for n, content in found.files.items() if n.startswith(within)}
+            if not files:
+                return self._send(404, {"error": "no folder"}, X_Error_Code="EntryNotFound")
+            return self._send(200, [_entry(name, content) for name, content in files.items()])
+        return None
 
     def resolve(self, repo, revision, name):
         if found := self._commit(repo, revision):
@@ -242,9 +247,9 @@ _ROUTES = {
     rf"POST /{_REPO}\.git/info/lfs/objects/batch": "batch",
     r"PUT /uploads/(?P<oid>\w+)": "upload",
     rf"POST /api/models/{_REPO}/commit/main": "commit",
-    rf"GET /api/models/{_REPO}(/revision/(?P<revision>[^/]+))?": "info",
-    rf"GET /api/models/{_REPO}/tree/(?P<revision>[^/]+)": "tree",
-    rf"GET /{_REPO}/resolve/(?P<revision>[^/]+)/(?P<name>.+)": "resolve",
+    rf"GET /api/(models|datasets)/{_REPO}(/revision/(?P<revision>[^/]+))?": "info",
+    rf"GET /api/(models|datasets)/{_REPO}/tree/(?P<revision>[^/]+)(/(?P<folder>.+))?": "tree",
+    rf"GET (/datasets)?/{_REPO}/resolve/(?P<revision>[^/]+)/(?P<name>.+)": "resolve",
 }
 
 

@@ -7,7 +7,8 @@ from datasets import Dataset
 
 from deliberate.core import python_source
 from deliberate.core.errors import TextError
-from deliberate.core.texts import documents, hold_out, pack
+from deliberate.core.packing import pack
+from deliberate.core.texts import documents, hold_out
 
 
 def test_a_file_is_one_text_a_folder_one_a_file_and_jsonl_one_a_row(tmp_path):

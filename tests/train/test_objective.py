@@ -19,7 +19,7 @@ def losses(folder):
 
 def drawn(recipe):
     base = load_base(recipe.base.id)
-    rows = load_rows(recipe, base)
+    rows = load_rows(recipe, base, Processes(device=base.device))
     [(token_ids, anchors)] = batches(
         rows, recipe, base, step=0, share=Processes(device=base.device)
     )

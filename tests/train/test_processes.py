@@ -44,6 +44,19 @@ except Elsewhere as error:
     told["other"] = str(error)
 train(chosen("full"), folder / "parts", resume=True)
 
+live = ["data.streaming=true", f"data.train={folder / 'shards'}"]
+train(chosen("full", *live), folder / "live")
+try:
+    train(chosen("full", *live), folder / "live-parts", on_progress=stop)
+except (Interrupted, Elsewhere):
+    pass
+train(chosen("full", *live), folder / "live-parts", resume=True)
+short = folder / "short.jsonl"  # one text, for the first process alone
+try:
+    train(chosen("full", "data.streaming=true", f"data.train={short}"), folder / "short")
+except Exception as error:
+    told["short"] = f"{type(error).__name__}: {error}"
+
 def full_disk(*arguments, **settings):
     raise OSError("No space left on device")
 
@@ -71,12 +84,20 @@ def losses(folder):
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_does_and_stop_together(recipe, tmp_path):
+def test_two_processes_train_what_one_does_and_stop_together(recipe, corpus, tmp_path):
     for kind in KINDS:
         # Accumulation, so that the exchange of gradients is put off and then made.
-        chosen = recipe(f"coprocessor.kind={kind}", "train.accumulate=2")
+        chosen = recipe(
+            f"coprocessor.kind={kind}", "train.accumulate=2", f"data.validation={corpus}"
+        )
         (tmp_path / f"{kind}.yaml").write_text(dump(chosen))
         train(chosen, tmp_path / f"one-{kind}")
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for shard in range(3):  # no multiple of the processes: each one reads every other text
+        rows = [{"text": f"{shard} {number} abc" * 9} for number in range(50)]
+        (shards / f"{shard}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "short.jsonl").write_text(json.dumps({"text": "abc " * 100}))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     script = tmp_path / "script.py"
@@ -99,10 +120,11 @@ def test_two_processes_train_what_one_does_and_stop_together(recipe, tmp_path):
         for name, weight in one.items():
             torch.testing.assert_close(two[name], weight, atol=2e-4, rtol=0)
 
-    assert losses(tmp_path / "parts") == losses(tmp_path / "two-full")
-    whole = load_file(tmp_path / "two-full/model.safetensors")
-    parts = load_file(tmp_path / "parts/model.safetensors")
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    for uninterrupted, resumed in (("two-full", "parts"), ("live", "live-parts")):
+        assert losses(tmp_path / resumed) == losses(tmp_path / uninterrupted)
+        whole = load_file(tmp_path / uninterrupted / "model.safetensors")
+        parts = load_file(tmp_path / resumed / "model.safetensors")
+        assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
     first, other = (json.loads((tmp_path / f"told-{rank}.json").read_text()) for rank in (0, 1))
     assert "stopped after step 5 of 8" in first["first"]
@@ -113,11 +135,15 @@ def test_two_processes_train_what_one_does_and_stop_together(recipe, tmp_path):
     assert first["nowhere"].startswith("TextError: ")
     assert other["nowhere"].startswith("Elsewhere: ")
     assert not (tmp_path / "nowhere").exists()
+    assert "has not one row" in first["short"]  # which the other one found
+    assert other["short"].startswith("Elsewhere: ")
+    assert not (tmp_path / "short").exists()
 
     # By another number of processes a run is not resumed, and nothing is lost.
     last = found(tmp_path / "parts/checkpoints")[-1]
+    again = recipe("train.accumulate=2", f"data.validation={corpus}")
     with pytest.raises(CheckpointError, match=r"written by 2 processes .*torchrun --nproc"):
-        train(recipe("train.accumulate=2"), tmp_path / "parts", resume=True)
+        train(again, tmp_path / "parts", resume=True)
     assert found(tmp_path / "parts/checkpoints")[-1] == last
 
 

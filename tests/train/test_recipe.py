@@ -125,3 +125,32 @@ def test_yaml_never_makes_objects(tmp_path):
     with pytest.raises(RecipeError):
         load_recipe(tmp_path / "r.yaml")
     assert yaml.safe_load(dump(load_recipe()))["base"]["id"] == "nano"
+
+
+def test_several_sources_are_a_list_and_each_has_a_path(tmp_path):
+    change = "data.train=[{path: a.jsonl, weight: 3, field: body}, {path: owner/b, split: dev}]"
+    recipe = load_recipe(None, changes=[change])
+    first, second = recipe.data.train
+    assert (first.path, first.weight, first.field) == ("a.jsonl", 3.0, "body")
+    assert (second.path, second.weight, second.split) == ("owner/b", 1.0, "dev")
+    (tmp_path / "recipe.yaml").write_text(dump(recipe))
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("[]", r"data\.train must name at least one source"),
+        ("[a.jsonl]", r"data\.train must be a list of \{path: \.\.\.\}, got 'a\.jsonl' in it"),
+        ("[{weight: 2}]", r"data\.train must have path, got \{'weight': 2\}"),
+        ("[{path: a, wait: 2}]", r"unknown key data\.train\.wait: known are path, weight"),
+        ("[{path: a, weight: 0}]", r"weight of 'a' must be above 0, got 0"),
+        ("[{path: a, weight: .nan}]", r"weight of 'a' must be above 0, got nan"),
+        ("[{path: a, weight: much}]", r"data\.train\.weight must be float, got 'much'"),
+        ("[{path: ''}]", "a source must have a path"),
+        ("{path: a}", r"data\.train must be str or list, got \{'path': 'a'\}"),
+    ],
+)
+def test_sources_that_cannot_be_are_refused_by_name(value, told):
+    with pytest.raises(ValueError, match=told):
+        load_recipe(None, changes=[f"data.train={value}"])

@@ -126,10 +126,12 @@ def _default_folder(recipe: "Recipe") -> Path:
 
 
 def _announcement(recipe: "Recipe", folder: Path) -> str:
+    from deliberate.core.sources import label
+
     return (
         f"training a {recipe.coprocessor.kind!r} coprocessor of "
         f"{recipe.coprocessor.latents} latents for base {recipe.base.id!r} on "
-        f"{recipe.data.train!r}: {recipe.train.steps} steps, into {folder}"
+        f"{label(recipe.data.train)!r}: {recipe.train.steps} steps, into {folder}"
     )
 
 

@@ -1,63 +1,49 @@
-"""Texts and how they become rows of tokens.
+"""Texts, and what is held out of them.
 
-    source --documents--> Dataset(name, text) --pack--> Dataset(token_ids), all of one length
+    Source --documents--> Dataset(text) --hold_out--> training and validation texts
 
-A source is `stdlib` (the Python standard library's own source), `installed` (that and the
-installed packages), a text file, a JSONL or Parquet file or a folder of text files.
+A stream is not read whole, so a text of it is held out or not by itself, whatever the order.
 """
 
-import glob
+import hashlib
 import math
-import re
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
-from pathlib import Path
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any, cast
 
-from datasets import Dataset, load_dataset
-from datasets.exceptions import DatasetGenerationError
-from transformers import PreTrainedTokenizerBase
+from datasets import Dataset, Value, concatenate_datasets
 
 from deliberate.core.errors import TextError
-from deliberate.core.python_source import installed_texts, stdlib_texts
-
-EMBEDDED = {"stdlib": stdlib_texts, "installed": installed_texts}
-"""Sources that are found on the machine rather than named by a path."""
-
-TABLES = {".jsonl": "json", ".parquet": "parquet"}
-"""Files of rows, by suffix, and the reader of `datasets` for them."""
+from deliberate.core.sources import EMBEDDED, Source, label, opened, sources, texts_of
 
 HELD_OUT = 0.05
 """Share of a path's texts that is held out where no validation is named."""
 
 
-def documents(source: str, *, split: str = "train", field: str = "text") -> Dataset:
-    """The texts of a source, one row each, with columns `name` and `text`.
+def documents(source: str | Source, *, split: str = "train", field: str = "text") -> Dataset:
+    """The texts of a source, one row each, in a column `text`; `name` too if it is embedded.
 
     Args:
-        source: `stdlib`, `installed`, or a path to a `.jsonl` or `.parquet` file, a text
-            file or a folder.
-        split: `train` or `validation`; a path has no split of its own and gives all its texts.
-        field: The key or column that holds the text in a JSONL or Parquet file.
+        source: Or its path; see `Source`.
+        split: `train` or `validation`, where the source has both and names none; a path of its own
+            gives all its texts.
+        field: The key or column that holds the text, where the source names none.
 
     Raises:
         TextError: the source is missing, not UTF-8, empty, or lacks the field.
     """
-    if source in EMBEDDED:
-        texts = EMBEDDED[source](split)
-        return Dataset.from_dict({"name": list(texts), "text": list(texts.values())})
-    path = Path(source)
-    if not path.exists():
-        known = ", ".join(EMBEDDED)
-        raise TextError(f"no texts at {source!r}: give a file, a folder or one of {known}")
-    if path.is_file() and not path.stat().st_size:
-        raise TextError(f"{source!r} holds no text: the file is empty")
-    kind = TABLES.get(path.suffix)
-    rows = _plain(path) if kind is None else _table(path, kind, field)
-    rows = rows.filter(lambda row: bool(row["text"].strip()))
+    (source,) = sources(source, field=field)
+    rows = cast(Dataset, opened(source, split=split))
+    name = source.field or "text"
+    if rows.features[name] not in [Value("string"), Value("large_string"), Value("null")]:
+        list(texts_of(rows, source))  # the first that is there is no text
+    kept = ["name"] if source.path in EMBEDDED else []
+    rows = rows.select_columns([*kept, name])
+    if name != "text":
+        rows = rows.rename_column(name, "text")
+    rows = rows.filter(lambda text: text is not None and bool(text.strip()), input_columns="text")
     if not len(rows):
-        raise TextError(f"{source!r} holds no text")
+        raise TextError(f"{source.path!r} holds no text")
     return rows
 
 
@@ -78,128 +64,70 @@ def hold_out(texts: Dataset, source: str, *, field: str = "text") -> tuple[Datas
     if len(texts) > 1:
         kept = min(len(texts) - 1, math.ceil(len(texts) * (1 - HELD_OUT)))
         return texts.select(range(kept)), texts.select(range(kept, len(texts)))
-    name, text = texts[0]["name"], texts[0]["text"]
+    text = texts[0]["text"]
     most = int(len(text) * (1 - HELD_OUT))
     cut = text.rfind("\n", 0, most) + 1 or most  # at the end of a line if there is one
     if not text[:cut].strip() or not text[cut:].strip():
         raise TextError(f"{source!r} is too short to hold a part of it out: give more text")
-    parts = [
-        Dataset.from_dict({"name": [name], "text": [part]}) for part in (text[:cut], text[cut:])
-    ]
+    parts = [Dataset.from_dict({"text": [part]}) for part in (text[:cut], text[cut:])]
     return parts[0], parts[1]
 
 
-def pack(
-    texts: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    length: int,
-    markers: Sequence[str] = (),
-) -> Dataset:
-    """Join the texts' tokens in order and cut them into rows of `length` tokens.
+def is_held_out(text: str) -> bool:
+    """Whether a text of a stream is held out: one in twenty, and all its copies with it."""
+    return hashlib.sha256(text.encode()).digest()[0] < HELD_OUT * 256
 
-    Each text begins as the tokenizer begins a text; a tokenizer without a start token gets
-    its end-of-text token between texts. The tokens after the last full row are dropped.
+
+def validation_texts(
+    train: str | Sequence[Any],
+    validation: str | Sequence[Any] | None = None,
+    *,
+    field: str = "text",
+    streaming: bool = False,
+    most: int = 64,
+) -> tuple[str, Dataset]:
+    """What a run is validated on: texts that were named for it, or what is held out.
 
     Args:
-        texts: With a column `text`.
-        tokenizer: The base's; with markers it must be a fast one, which knows where tokens stand.
-        length: Tokens in each row.
-        markers: Strings whose places are wanted.
+        train: The training texts, as `data.train` of a recipe has them.
+        validation: Likewise, or None.
+        field: Of sources that name none.
+        streaming: Whether the training texts are a stream.
+        most: Texts that are held out of each stream.
 
     Returns:
-        A dataset with a column `token_ids`, and with markers `marks`: the index of the last token
-        of each, in rising order.
-    """
-
-    def cut(rows: Mapping[str, list[str]]) -> dict[str, list[list[int]]]:
-        read = tokenizer(rows["text"], verbose=False, return_offsets_mapping=bool(markers))
-        stream, marks = [], []
-        for number, ids in enumerate(read["input_ids"]):
-            if markers:
-                found = _marks(rows["text"][number], read["offset_mapping"][number], markers)
-                marks += [len(stream) + index for index in found]
-            stream += [*ids, *after]
-        starts = range(0, len(stream) - length + 1, length)
-        packed = {"token_ids": [stream[start : start + length] for start in starts]}
-        if markers:
-            packed["marks"] = [
-                [mark - start for mark in marks if start <= mark < start + length]
-                for start in starts
-            ]
-        return packed
-
-    begins = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [
-        tokenizer.bos_token_id
-    ]
-    after = [] if begins or tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    # Long batches, because the remainder of each one is dropped.
-    return texts.map(cut, batched=True, batch_size=2000, remove_columns=texts.column_names)
-
-
-def _marks(text: str, offsets: Sequence[tuple[int, int]], markers: Sequence[str]) -> list[int]:
-    """Index of the token that holds the last character of each occurrence of a marker."""
-    ends = list(accumulate((end for _, end in offsets), max))  # special tokens stand nowhere
-    found = {
-        bisect_left(ends, match.end())
-        for marker in markers
-        for match in re.finditer(re.escape(marker), text)
-    }
-    return sorted(found)
-
-
-def _table(path: Path, kind: str, field: str) -> Dataset:
-    rows = _load(kind, [path])
-    if field not in rows.column_names:
-        known = ", ".join(rows.column_names)
-        raise TextError(f"{str(path)!r} has no field {field!r}: it has {known}")
-    texts = ["" if text is None else text for text in rows[field]]
-    odd = next((row for row, text in enumerate(texts, 1) if not isinstance(text, str)), None)
-    if odd is not None:
-        raise TextError(f"{str(path)!r} row {odd}: {field!r} must be text, got {texts[odd - 1]!r}")
-    return _named(path, texts)
-
-
-def _plain(path: Path) -> Dataset:
-    files = [path] if path.is_file() else sorted(path.rglob("*"))
-    files = [file for file in files if file.is_file() and not _hidden(file, path)]
-    if not files:
-        raise TextError(f"{str(path)!r} is a folder without files")
-    rows = next((file for file in files if file.suffix in TABLES), None)
-    if rows is not None and path.is_dir():
-        raise TextError(f"{str(path)!r} holds {rows.name!r}: name a file of rows by itself")
-    return _named(path, _load("text", files, sample_by="document")["text"])
-
-
-def _named(path: Path, texts: Iterable[str]) -> Dataset:
-    texts = list(texts)
-    names = [f"{path.name}:{number}" for number in range(1, len(texts) + 1)]
-    return Dataset.from_dict({"name": names, "text": texts})
-
-
-def _hidden(file: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(root).parts)
-
-
-def _load(kind: str, files: Sequence[Path], **options: Any) -> Dataset:
-    """One of the readers of `datasets`, which needs no network and keeps a copy in its cache.
+        What they are called, and the texts.
 
     Raises:
-        TextError: a file cannot be read.
+        TextError: they cannot be read, or nothing can be held out.
     """
-    names = [str(file) for file in files]
-    patterns = [glob.escape(name) for name in names]  # else `a[1].txt` is one
-    try:
-        return cast(Dataset, load_dataset(kind, data_files=patterns, split="train", **options))
-    except (DatasetGenerationError, ValueError) as error:  # the second where a file is no Parquet
-        name = next((name for name in names if not _is_utf8(Path(name))), names[0])
-        reason = error.__cause__ or error
-        raise TextError(f"cannot read {name!r} as {kind}: {reason}") from error
+    if validation is not None:
+        parts = [documents(each, split="validation") for each in sources(validation, field=field)]
+        return label(validation), _joined(parts)
+    parts = []
+    for source in sources(train, field=field):
+        if streaming and source.path not in EMBEDDED:
+            parts.append(_head(source, most))
+        else:
+            parts.append(hold_out(documents(source), source.path)[1])
+    return f"{label(train)} (held out)", _joined(parts)
 
 
-def _is_utf8(file: Path) -> bool:
-    try:
-        file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+def _head(source: Source, most: int) -> Dataset:
+    """The first texts that are held out of a stream.
+
+    Raises:
+        TextError: there is none.
+    """
+    rows = opened(source, split="train", streaming=True)
+    found = list(islice(filter(is_held_out, texts_of(rows, source)), most))
+    if not found:
+        raise TextError(
+            f"{source.path!r} is too short to hold a twentieth of it out: name data.validation, or "
+            "read it whole (data.streaming=false)"
+        )
+    return Dataset.from_dict({"text": found})
+
+
+def _joined(parts: Sequence[Dataset]) -> Dataset:
+    return concatenate_datasets([part.select_columns("text") for part in parts])

@@ -11,7 +11,7 @@ from deliberate.core.base import Base
 from deliberate.core.checkpoint import Trained
 from deliberate.core.errors import DeliberateError, TextError
 from deliberate.core.measure import Passage, passages
-from deliberate.core.texts import documents, hold_out
+from deliberate.core.texts import documents, validation_texts
 
 ENOUGH_PASSAGES = 20
 """With fewer passages than this they are cut shorter, unless a length was asked for."""
@@ -135,9 +135,10 @@ def _held_out(trained: Trained, data: str | None, field: str) -> tuple[str, Data
     if data is not None:
         return data, documents(data, split="validation", field=field)
     recipe = trained.recipe.get("data", {})
-    source, field = recipe.get("train", "stdlib"), recipe.get("field", "text")
-    if recipe.get("validation"):
-        source = recipe["validation"]
-        return source, documents(source, split="validation", field=field)
-    texts = documents(source, split="train", field=field)
-    return f"{source} (held out)", hold_out(texts, source, field=field)[1]
+    return validation_texts(
+        recipe.get("train", "stdlib"),
+        recipe.get("validation"),
+        field=recipe.get("field", "text"),
+        streaming=recipe.get("streaming", False),
+        most=trained.recipe.get("eval", {}).get("texts", 64),
+    )

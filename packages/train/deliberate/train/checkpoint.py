@@ -11,8 +11,9 @@ import json
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -45,6 +46,9 @@ class State:
 
     processes: int = 1
     """How many processes share each batch: their number decides how sums are rounded."""
+
+    streams: list[Any] = field(default_factory=list)
+    """Where each process's streams are; see `rows.Rows.state`."""
 
 
 def save_checkpoint(

@@ -1,25 +1,25 @@
 """The rows a run learns from and the passages it is validated on.
 
-data.train --> documents --> packed rows --seeded order--> batches
-data.validation, held-out modules, or the last documents --> passages
+data.train --read whole or streamed, packed, mixed--> Rows --anchors--> batches
+data.validation, held-out modules, or what is held out --> passages
 """
 
-import hashlib
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
-from datasets import Dataset
 from torch import Tensor
 
 from deliberate.core.base import Base
 from deliberate.core.errors import DeliberateError, TextError
 from deliberate.core.groups import last_anchor, sample_anchors
 from deliberate.core.measure import Passage, passages
-from deliberate.core.texts import documents, hold_out, pack
+from deliberate.core.packing import Packer, pack
+from deliberate.core.sources import EMBEDDED, Source, sources
+from deliberate.core.texts import documents, hold_out, validation_texts
 from deliberate.train.processes import Processes
 from deliberate.train.recipe import Recipe
+from deliberate.train.rows import Packed, Rows, with_room
+from deliberate.train.stream import Stream
 
 Batch = tuple[Tensor, Tensor]
 """Token ids (batch, token) and anchors (batch, anchors)."""
@@ -64,43 +64,67 @@ def check_shares(recipe: Recipe, count: int) -> None:
         )
 
 
-def load_rows(recipe: Recipe, base: Base) -> Dataset:
-    """Packed rows of the training texts.
+def load_rows(recipe: Recipe, base: Base, share: Processes) -> Rows:
+    """This process's training rows, of which those of a stream are not read yet.
 
     Raises:
-        TextError: there is not one full row.
+        TextError: a source cannot be read, or has not one full row for each process.
+        DeliberateError: a source's weight is too small beside the others.
     """
     data = recipe.data
-    texts = documents(data.train, split="train", field=data.field)
+    chosen = sources(data.train, field=data.field)
+    streamed = [data.streaming and source.path not in EMBEDDED for source in chosen]
+    parts = [
+        (_stream if live else _packed)(source, recipe, base, share)
+        for source, live in zip(chosen, streamed, strict=True)
+    ]
+    weights = [source.weight for source in chosen]
+    try:
+        return Rows(parts, weights, seed=recipe.train.seed, share=share)
+    except ValueError as error:
+        raise DeliberateError(str(error)) from error
+
+
+def _packed(source: Source, recipe: Recipe, base: Base, share: Processes) -> Packed:
+    """The rows of a source that is read whole.
+
+    Raises:
+        TextError: there is not one for each process.
+    """
+    data, markers = recipe.data, recipe.objective.markers or ()
+    texts = documents(source)
     if data.validation is None:
-        texts, _ = hold_out(texts, data.train, field=data.field)
-    markers = recipe.objective.markers or ()
+        texts, _ = hold_out(texts, source.path)
     rows = pack(texts, base.tokenizer, length=data.length, markers=markers)
-    if not len(rows):
+    if len(rows) < share.count:
+        found = "less than" if not len(rows) else f"{len(rows)} rows of"
+        each = f" for {share.count} processes" if share.count > 1 else ""
         raise TextError(
-            f"{data.train!r} has less than data.length = {data.length} tokens to train on: "
+            f"{source.path!r} has {found} data.length = {data.length} tokens to train on{each}: "
             "give more text, or a smaller data.length"
         )
     if markers:
-        rows = _marked(rows, recipe, base)
-    return rows.with_format("torch")
+        rows = rows.filter(with_room(_last_anchor(recipe, base)))
+        if not len(rows):
+            raise TextError(
+                f"no row of {source.path!r} holds a marker of objective.markers "
+                f"({', '.join(map(repr, markers))}) with room behind it: name strings that are in "
+                "the texts"
+            )
+    return Packed(rows, seed=recipe.train.seed)
 
 
-def _marked(rows: Dataset, recipe: Recipe, base: Base) -> Dataset:
-    """The rows that have a marker where an anchor has room.
-
-    Raises:
-        TextError: none has.
-    """
-    last = _last_anchor(recipe, base)
-    marked = rows.filter(lambda row: bool(row["marks"]) and row["marks"][0] <= last)
-    if not len(marked):
-        raise TextError(
-            f"no row of {recipe.data.train!r} holds a marker of objective.markers "
-            f"({', '.join(map(repr, recipe.objective.markers or ()))}) with room behind it: name "
-            "strings that are in the texts"
-        )
-    return marked
+def _stream(source: Source, recipe: Recipe, base: Base, share: Processes) -> Stream:
+    """The rows of a source that is read as the run goes on."""
+    markers = recipe.objective.markers or ()
+    return Stream(
+        source,
+        Packer(base.tokenizer, length=recipe.data.length, markers=markers),
+        seed=recipe.train.seed,
+        share=share,
+        keep=with_room(_last_anchor(recipe, base)) if markers else None,
+        hold_out=recipe.data.validation is None,
+    )
 
 
 def _last_anchor(recipe: Recipe, base: Base) -> int:
@@ -114,23 +138,16 @@ def _last_anchor(recipe: Recipe, base: Base) -> int:
     )
 
 
-def fingerprint_of_rows(rows: Dataset) -> str:
-    """Identifies the token ids of packed rows and their order."""
-    digest = hashlib.sha256(f"{len(rows)} rows".encode())
-    for part in rows.with_format("arrow").iter(batch_size=1000):
-        for chunk in part["token_ids"].chunks:
-            digest.update(chunk.flatten().to_numpy(zero_copy_only=False).astype("<i8").tobytes())
-    return digest.hexdigest()[:16]
-
-
 def load_passages(recipe: Recipe, base: Base) -> list[Passage]:
     """Held-out passages for validation."""
     data = recipe.data
-    if data.validation is not None:
-        texts = documents(data.validation, split="validation", field=data.field)
-    else:
-        texts = documents(data.train, split="train", field=data.field)
-        _, texts = hold_out(texts, data.train, field=data.field)
+    _, texts = validation_texts(
+        data.train,
+        data.validation,
+        field=data.field,
+        streaming=data.streaming,
+        most=recipe.eval.texts,
+    )
     return passages(
         texts,
         base.tokenizer,
@@ -141,49 +158,51 @@ def load_passages(recipe: Recipe, base: Base) -> list[Passage]:
 
 
 def batches(
-    rows: Dataset, recipe: Recipe, base: Base, *, step: int, share: Processes
+    rows: Rows, recipe: Recipe, base: Base, *, step: int, share: Processes
 ) -> Iterator[Batch]:
     """This process's share of the batches of one optimizer step.
 
-    The batches are a function of the recipe and the step alone, so that a resumed run sees what
-    the uninterrupted one would have, and two processes what one would.
+    Of texts that are read whole, the batches are a function of the recipe and the step alone, so
+    that a resumed run sees what the uninterrupted one would have, and two processes what one would.
     """
     size = recipe.train.batch
     generator = torch.Generator().manual_seed(recipe.train.seed * 1_000_003 + step)
+    own = slice(share.rank * size // share.count, (share.rank + 1) * size // share.count)
     last = _last_anchor(recipe, base)
     for part in range(recipe.train.accumulate):
         first = (step * recipe.train.accumulate + part) * size
-        index = [_row_at(first + offset, len(rows), recipe.train.seed) for offset in range(size)]
-        chosen = rows[index]
-        anchors = _anchors(chosen, recipe, last, generator)
-        own = slice(share.rank * size // share.count, (share.rank + 1) * size // share.count)
-        yield chosen["token_ids"][own].to(base.device), anchors[own].to(base.device)
+        taken = share.together(lambda first=first: rows.take(first, size))
+        anchors = _anchors(taken.get("marks"), recipe, last, generator, own)
+        yield _moved(taken["token_ids"], base), _moved(anchors, base)
+
+
+def _moved(numbers: Tensor, base: Base) -> Tensor:
+    """Numbers on the base's device, on their way while this process goes on."""
+    if base.device.type == "cuda":
+        numbers = numbers.pin_memory()
+    return numbers.to(base.device, non_blocking=True)
 
 
 def _anchors(
-    rows: Mapping[str, Any], recipe: Recipe, last: int, generator: torch.Generator
+    marks: Sequence[Tensor] | None,
+    recipe: Recipe,
+    last: int,
+    generator: torch.Generator,
+    own: slice,
 ) -> Tensor:
-    """Anchors of some rows, (batch, anchors), where the recipe wants them."""
-    count, batch = recipe.objective.anchors, len(rows["token_ids"])
+    """Anchors of this process's rows, (own rows, anchors), where the recipe wants them.
+
+    Those of all rows of the batch are drawn, so that each has the same in any process.
+    """
+    count, batch = recipe.objective.anchors, recipe.train.batch
     if recipe.objective.place == "every":
-        return torch.arange(last + 1).expand(batch, -1)
-    if recipe.objective.place == "uniform":
-        return sample_anchors(batch, anchors=count, last=last, generator=generator)
+        return torch.arange(last + 1).expand(own.stop - own.start, -1)
+    if marks is None:
+        return sample_anchors(batch, anchors=count, last=last, generator=generator)[own]
+    seeds = torch.randint(1 << 62, (batch,), generator=generator)[own].tolist()
     drawn = []
-    for marks in rows["marks"]:
-        fitting = marks[marks <= last]
-        order = torch.randperm(len(fitting), generator=generator)
+    for found, seed in zip(marks, seeds, strict=True):
+        fitting = found[found <= last]
+        order = torch.randperm(len(fitting), generator=torch.Generator().manual_seed(seed))
         drawn.append(fitting[order.repeat(-(-count // len(order)))[:count]].sort().values)
     return torch.stack(drawn)
-
-
-def _row_at(position: int, count: int, seed: int) -> int:
-    """The row at a position of the endless stream of reshuffled epochs."""
-    epoch, offset = divmod(position, count)
-    return _order(epoch, count, seed)[offset]
-
-
-@lru_cache(maxsize=2)
-def _order(epoch: int, count: int, seed: int) -> list[int]:
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(count, generator=generator).tolist()

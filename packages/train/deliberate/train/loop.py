@@ -79,7 +79,7 @@ def _train(
         lambda: load_base(recipe.base.id, revision=recipe.base.revision, dtype=dtype, device=device)
     )
     check_room(recipe, base)
-    rows = processes.in_turn(lambda: load_rows(recipe, base))
+    rows = processes.in_turn(lambda: load_rows(recipe, base, processes))
     held_out = processes.in_turn(lambda: load_passages(recipe, base))
     torch.manual_seed(recipe.train.seed)
     coprocessor = build(recipe.coprocessor, base).float()
@@ -87,6 +87,7 @@ def _train(
     run = Run(recipe, folder, base, coprocessor, rows, held_out, processes)
     if resume:
         processes.in_turn(run.restore)
+    processes.together(lambda: rows.begin(run.streams))
     if not begun:  # and only now: a run that is refused leaves its folder free
         processes.by_first(lambda: occupy(recipe, folder))
     with stop_signals() as stop:

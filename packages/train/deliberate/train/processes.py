@@ -81,6 +81,41 @@ class Processes:
         self.by_first(lambda: made.append(work()))
         return made[0] if made else work()
 
+    def together(self, work: Callable[[], T]) -> T:
+        """What each process makes of its own; all fail if one does.
+
+        Raises:
+            DeliberateError: it failed in this process, or with its words in another.
+        """
+        made, failure = [], None
+        try:
+            made.append(work())
+        except DeliberateError as error:
+            failure = error
+        words = self.gathered("" if failure is None else str(failure))
+        if failure is not None:
+            raise failure
+        if any(words):
+            raise DeliberateError(next(filter(None, words)))
+        return made[0]
+
+    def gathered(self, text: str) -> list[str]:
+        """Every process's text, in the order of their numbers."""
+        if self.count == 1:
+            return [text]
+        own = torch.tensor([*text.encode()], dtype=torch.uint8, device=self.device)
+        sizes = [torch.zeros(1, dtype=torch.long, device=self.device) for _ in range(self.count)]
+        distributed.all_gather(sizes, torch.tensor([len(own)], device=self.device))
+        most = max(int(size) for size in sizes)
+        if not most:
+            return [""] * self.count
+        parts = [torch.empty(most, dtype=torch.uint8, device=self.device) for _ in sizes]
+        distributed.all_gather(parts, torch.nn.functional.pad(own, (0, most - len(own))))
+        return [
+            bytes(part[: int(size)].tolist()).decode()
+            for part, size in zip(parts, sizes, strict=True)
+        ]
+
     def _reduced(self, value: float, how: distributed.ReduceOp.RedOpType) -> float:
         if self.count == 1:
             return value

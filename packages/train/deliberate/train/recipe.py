@@ -150,7 +150,26 @@ def _section(name: str, kind: Any, values: dict[str, Any]) -> Any:
     unknown = [key for key in values if key not in known]
     if unknown:
         raise ValueError(f"unknown key {name}.{unknown[0]}: known are {', '.join(known)}")
+    missing = [
+        f.name
+        for f in dataclasses.fields(kind)
+        if f.name not in values and f.default is f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ValueError(f"{name} must have {missing[0]}, got {values!r}")
     return kind(**_checked(name, kind, values))
+
+
+def _listed(name: str, kind: Any, value: Any) -> Any:
+    """One of several values that have keys of their own.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if not isinstance(value, dict):
+        first = dataclasses.fields(kind)[0].name
+        raise ValueError(f"{name} must be a list of {{{first}: ...}}, got {value!r} in it")
+    return _section(name, kind, value)
 
 
 def _number(value: Any) -> Any:
@@ -184,6 +203,9 @@ def _checked(section: str, kind: Any, values: dict[str, Any]) -> dict[str, Any]:
         rows = next((each for each in allowed if get_origin(each) is tuple), None)
         if rows is not None and isinstance(value, list):
             wanted = get_args(rows)[0]
+            if dataclasses.is_dataclass(wanted):
+                checked[name] = tuple(_listed(f"{section}.{name}", wanted, each) for each in value)
+                continue
             odd = [each for each in value if type(each) is not wanted]
             if odd:
                 raise ValueError(

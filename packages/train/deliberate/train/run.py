@@ -5,6 +5,7 @@
 The optimizer, its rates and the precision are not in the paper.
 """
 
+import json
 import math
 import threading
 import time
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from datasets import Dataset
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
@@ -26,12 +26,13 @@ from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import DeliberateError
 from deliberate.core.measure import AHEAD_REPORTED, Condition, Passage, measure
 from deliberate.train.checkpoint import State, found, path_of, restore, save_checkpoint
-from deliberate.train.data import batches, fingerprint_of_rows
+from deliberate.train.data import batches
 from deliberate.train.folder import CHECKPOINTS, forget_after, log
 from deliberate.train.objective import Objective, precision
 from deliberate.train.optimizer import make_optimizer, set_rate
 from deliberate.train.processes import Processes
 from deliberate.train.recipe import Recipe
+from deliberate.train.rows import Rows
 
 
 class Interrupted(DeliberateError):
@@ -70,7 +71,7 @@ class Run:
         folder: Path,
         base: Base,
         coprocessor: Coprocessor,
-        rows: Dataset,
+        rows: Rows,
         held_out: list[Passage],
         processes: Processes,
     ) -> None:
@@ -85,9 +86,11 @@ class Run:
             step=0,
             seconds=0.0,
             base=base.fingerprint,
-            rows=fingerprint_of_rows(rows),
+            rows=rows.fingerprint,
             processes=processes.count,
         )
+        self.streams: list[Any] = []
+        """Where this process's streams are."""
         self.reached: dict[str, float] = {}
 
     def restore(self) -> None:
@@ -95,6 +98,7 @@ class Run:
         whole = found(self.folder / CHECKPOINTS)
         if whole:
             self.state = restore(whole[-1], self.coprocessor, self.optimizer, expected=self.state)
+        self.streams = self.state.streams[self.processes.rank] if whole else self.streams
         if not self.processes.first:
             return
         kept = forget_after(self.folder, self.state.step)
@@ -119,6 +123,7 @@ class Run:
             now = time.perf_counter()
             step = self.state.step + 1
             self.state = replace(self.state, step=step, seconds=now - began)
+            self.streams = self.rows.state()
             last = step == settings.steps
             change = self._validate() if last or step % settings.validate_every == 0 else None
             self._log(loss, now - before, change)
@@ -234,10 +239,12 @@ class Run:
     def _checkpoint(self) -> None:
         """Write a checkpoint, unless this step has its own already."""
         folder, keep = self.folder / CHECKPOINTS, self.recipe.train.keep
+        streams = [json.loads(each) for each in self.processes.gathered(json.dumps(self.streams))]
+        state = replace(self.state, streams=streams)
 
         def save() -> None:  # looks for itself: another process may look when it is there
             if path_of(folder, self.state.step) not in found(folder):
-                save_checkpoint(folder, self.coprocessor, self.optimizer, self.state, keep=keep)
+                save_checkpoint(folder, self.coprocessor, self.optimizer, state, keep=keep)
 
         self.processes.by_first(save)
 

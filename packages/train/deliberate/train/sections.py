@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from deliberate.core.execution import Attention, Execution
+from deliberate.core.sources import Source
 
 MAX_SEED = 2**42
 """The largest seed: the generators take 64 bits, and a seed is spread a million steps apart."""
@@ -36,15 +37,20 @@ class BaseSection:
 class DataSection:
     """The texts."""
 
-    train: str = "stdlib"
-    """`stdlib`, `installed`, a text file, a JSONL or Parquet file, or a folder of texts."""
+    train: str | tuple[Source, ...] = "stdlib"
+    """`stdlib`, `installed`, a text file, a JSONL or Parquet file, a folder of either, or the id of
+    a dataset on the Hub; or several, each with `path` and what else a `Source` has."""
 
-    validation: str | None = None
-    """Likewise. None: the held-out modules of `stdlib` and `installed`, or the last rows of
-    the training texts."""
+    validation: str | tuple[Source, ...] | None = None
+    """Likewise. None: the held-out modules of `stdlib` and `installed`, or a twentieth of the
+    training texts."""
 
     field: str = "text"
-    """The key or column of the text in JSONL and Parquet files."""
+    """The key or column of the text in files of rows."""
+
+    streaming: bool = False
+    """Whether training texts are read when they are needed: each process reads its share of them,
+    and their rows are mixed within blocks. Otherwise they are read whole before the first step."""
 
     length: int = 512
     """Tokens in each packed row."""
@@ -56,6 +62,9 @@ class DataSection:
             ValueError: one of them is out of range.
         """
         _at_least_one(self, "data", "length")
+        for name in ("train", "validation"):
+            if getattr(self, name) == ():
+                raise ValueError(f"data.{name} must name at least one source, got none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,247 @@
+"""Where texts come from, whole or as a stream.
+
+    `stdlib`, `installed` | file | folder | Hub id --Source--> rows, one of whose fields is the text
+
+The Hub is asked only for what is named like one of its datasets and is not here.
+"""
+
+import glob
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, IterableDataset, load_dataset
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError, DatasetsError
+
+from deliberate.core.errors import TextError
+from deliberate.core.python_source import installed_texts, stdlib_texts
+
+EMBEDDED = {"stdlib": stdlib_texts, "installed": installed_texts}
+"""Sources that are found on the machine rather than named by a path."""
+
+TABLES = {".jsonl": "json", ".parquet": "parquet"}
+"""Files of rows, by suffix, and the reader of `datasets` for them; `.gz` may follow."""
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+"""`owner/name`, as datasets on the Hub are called."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Texts from one place, and how often they come up among those from others."""
+
+    path: str
+    """`stdlib`, `installed`, a text file, a JSONL or Parquet file, a folder of either, or the id of
+    a dataset on the Hub."""
+
+    weight: float = 1.0
+    """Its share of the rows, relative to the weights of the others."""
+
+    field: str | None = None
+    """The key or column of the text, where rows have several."""
+
+    split: str | None = None
+    """Of a dataset on the Hub, `train[:1000]` as well; none is the one that the use calls for."""
+
+    config: str | None = None
+    """Of a dataset on the Hub that has several."""
+
+    revision: str | None = None
+    """Branch, tag or commit on the Hub."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: there is no path, or the weight is not above 0.
+        """
+        if not self.path:
+            raise ValueError("data: a source must have a path")
+        if not (0 < self.weight < math.inf):
+            raise ValueError(f"data: weight of {self.path!r} must be above 0, got {self.weight}")
+
+
+def sources(named: str | Source | Iterable[Any], *, field: str = "text") -> tuple[Source, ...]:
+    """The sources that a recipe names, each with its field.
+
+    Args:
+        named: A path, or sources, each of them a `Source` or the mapping that one is kept as.
+        field: Of those that name none.
+    """
+    if isinstance(named, str | Source):
+        named = [Source(path=named) if isinstance(named, str) else named]
+    made = [Source(**each) if isinstance(each, Mapping) else each for each in named]
+    return tuple(replace(each, field=each.field or field) for each in made)
+
+
+def label(named: str | Iterable[Any]) -> str:
+    """What a recipe's sources are called, in a line."""
+    return ", ".join(source.path for source in sources(named))
+
+
+def opened(source: Source, *, split: str, streaming: bool = False) -> Dataset | IterableDataset:
+    """The rows of a source, with its field among their columns.
+
+    Args:
+        source: With a field.
+        split: `train` or `validation`, where the source has both and names none; a path of its own
+            gives all of its rows.
+        streaming: Read rows when they are asked for.
+
+    Raises:
+        TextError: the source is missing or cannot be read, or lacks the field.
+    """
+    if source.path in EMBEDDED:
+        texts = EMBEDDED[source.path](split)
+        return Dataset.from_dict({"name": list(texts), source.field or "text": [*texts.values()]})
+    path = Path(source.path)
+    if path.exists():
+        kind, files = _files(path)
+        rows = _read(kind, files, streaming)
+        if kind == "text":
+            return rows.rename_column("text", source.field) if source.field != "text" else rows
+    elif HUB_ID.fullmatch(source.path) and _kind(path) is None and path.suffix != ".txt":
+        rows = _from_hub(source, split, streaming)
+    else:
+        known = ", ".join(EMBEDDED)
+        raise TextError(
+            f"no texts at {source.path!r}: give a file, a folder, a Hub id like 'owner/name' or "
+            f"one of {known}"
+        )
+    if rows.column_names is not None:  # of a stream they may be known only once it is read
+        check_field(source, rows.column_names)
+    return rows
+
+
+def check_field(source: Source, columns: Iterable[str]) -> None:
+    """See that a source's field is among its columns.
+
+    Raises:
+        TextError: it is not; names those that are.
+    """
+    columns = list(columns)
+    if source.field not in columns:
+        has = ", ".join(columns)
+        raise TextError(f"{source.path!r} has no field {source.field!r}: it has {has}")
+
+
+def texts_of(rows: Iterable[Any], source: Source) -> Iterator[str]:
+    """The texts in a source's rows, in their order, without those that are empty.
+
+    Raises:
+        TextError: a row cannot be read, or its field is not there or is no text.
+    """
+    try:
+        for number, row in enumerate(rows, 1):
+            check_field(source, row)
+            text = row[source.field or "text"]
+            if text is not None and not isinstance(text, str):
+                raise TextError(
+                    f"{source.path!r} row {number}: {source.field!r} must be text, got {text!r}"
+                )
+            if text and text.strip():
+                yield text
+    except (OSError, ValueError, DatasetsError) as error:  # what a stream's readers raise
+        reason = " ".join(str(error).split())
+        raise TextError(f"cannot read {source.path!r}: {reason}") from error
+
+
+def fingerprint_of_source(source: Source) -> str:
+    """Identifies a source that is not read whole: what is named, and its files' names and sizes."""
+    digest = hashlib.sha256(repr(replace(source, weight=1.0)).encode())
+    path = Path(source.path)
+    if path.exists():
+        for file in _files(path)[1]:
+            digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _kind(path: Path) -> str | None:
+    """The reader for a file of rows, or None for one of text."""
+    return TABLES.get(Path(path.stem).suffix if path.suffix == ".gz" else path.suffix)
+
+
+def _files(path: Path) -> tuple[str, Sequence[Path]]:
+    """The reader for a file or the files of a folder, and these.
+
+    Raises:
+        TextError: there are none, they hold nothing, or some hold rows and some text.
+    """
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    files = [file for file in files if file.is_file() and not _hidden(file, path)]
+    if not files:
+        raise TextError(f"{str(path)!r} is a folder without files")
+    if not any(file.stat().st_size for file in files):
+        raise TextError(f"{str(path)!r} holds no text: it is empty")
+    kinds = {_kind(file): file.name for file in reversed(files)}  # and the first file of each
+    if len(kinds) > 1:
+        second, first = list(kinds.values())[-2:]
+        raise TextError(
+            f"{str(path)!r} holds {first!r} beside {second!r}: files of rows must be among their "
+            "like; name a file by itself, or another folder"
+        )
+    return next(iter(kinds)) or "text", files
+
+
+def _hidden(file: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(root).parts)
+
+
+def _read(kind: str, files: Sequence[Path], streaming: bool) -> Any:
+    """One of the readers of `datasets`, which need no network; read whole, it keeps a copy.
+
+    Raises:
+        TextError: a file cannot be read.
+    """
+    names = [str(file) for file in files]
+    patterns = [glob.escape(name) for name in names]  # else `a[1].txt` is one
+    options: dict[str, Any] = {"streaming": streaming}
+    if kind == "text":
+        options["sample_by"] = "document"
+    try:
+        return load_dataset(kind, data_files=patterns, split="train", **options)
+    except (DatasetGenerationError, ValueError) as error:  # the second where a file is no Parquet
+        name = next((name for name in names if not _is_utf8(Path(name))), names[0])
+        reason = error.__cause__ or error
+        raise TextError(f"cannot read {name!r} as {kind}: {reason}") from error
+
+
+def _is_utf8(file: Path) -> bool:
+    try:
+        file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _from_hub(source: Source, split: str, streaming: bool) -> Any:
+    """A dataset of the Hub, or what is kept of it here.
+
+    Raises:
+        TextError: there is none, or it has no such configuration or split.
+    """
+    name = source.path
+    options: dict[str, Any] = {"streaming": streaming, "revision": source.revision}
+    try:
+        return load_dataset(name, source.config, split=source.split or split, **options)
+    except DatasetNotFoundError as error:
+        at = f" with revision {source.revision!r}" if source.revision else ""
+        raise TextError(
+            f"no texts at {name!r}: it is neither a file nor a folder, and the Hub shows no such "
+            f"dataset{at}; check it (a private one needs HF_TOKEN)"
+        ) from error
+    except ConnectionError as error:
+        raise TextError(
+            f"no texts at {name!r} here, and the Hub cannot be reached: give a file or a folder, "
+            "or try again with a network"
+        ) from error
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        reason = " ".join(str(error).split()).split(" Example of usage")[0].rstrip(".")
+        raise TextError(
+            f"cannot read dataset {name!r}: {reason}; a source names its split and config as "
+            "data.train=[{path: owner/name, config: ..., split: ...}]"
+        ) from error
