@@ -252,3 +252,15 @@ def test_a_full_disk_leaves_what_was_to_be_replaced(refused, cache, llama_folder
     with full_disk():
         refused("prefill", "--text", "b" * 40, "--base", llama_folder, "-o", cache, "--force")
     assert everything() == before
+
+
+@pytest.mark.parametrize("live", ["true", "false"])
+def test_a_broken_file_of_rows_is_told_of_once(tmp_path, run, live):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a"}\nnot json\n')
+    made = ("--output-dir", tmp_path / "run")
+    told = run("train", "--set", f"data.train={path}", "--set", f"data.streaming={live}", *made)
+    assert told.code == 1
+    assert "cannot read" in told.err
+    assert told.err.count("JSON") == 1
+    assert not (tmp_path / "run").exists()

@@ -93,17 +93,24 @@ def load_coprocessor(name: str, base: "Base") -> "Trained":
 
 @contextmanager
 def patient_bars() -> Generator[None]:
-    """While the block runs, transformers shows its bars only when they last, datasets none."""
+    """While the block runs, transformers shows its bars only when they last, datasets nothing.
+
+    What datasets has to say of a file that it cannot read is in the error that follows.
+    """
     from datasets import disable_progress_bars, enable_progress_bars
+    from datasets.utils.logging import CRITICAL, get_verbosity, set_verbosity
     from transformers.utils.logging import set_tqdm_hook
 
     def patient(factory: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return factory(*args, **{"delay": PATIENCE, "leave": False, **kwargs})
 
     before = set_tqdm_hook(patient)
+    said = get_verbosity()
+    set_verbosity(CRITICAL)
     disable_progress_bars()
     try:
         yield
     finally:
+        set_verbosity(said)
         enable_progress_bars()
         set_tqdm_hook(before)
