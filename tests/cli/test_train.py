@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -8,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @pytest.fixture
@@ -42,11 +45,64 @@ def test_a_run_leaves_a_coprocessor_its_recipe_and_its_metrics(run, tiny):
     assert outcome.code == 0, outcome.err
     assert outcome.out == "out\n"
     assert "step 4/4" in outcome.err
-    assert outcome.err.count("held out") + outcome.err.count("held-out") == 1
+    assert outcome.err.count("held out") == 1
     assert {"config.json", "model.safetensors", "recipe.yaml", "metrics.jsonl"} <= {
         path.name for path in Path("out").iterdir()
     }
     assert len(Path("out/metrics.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_each_validation_is_a_row_of_a_growing_table(run, tiny, monkeypatch, terminal):
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", "60")
+    steps = ["--set", "train.validate_every=2", "--set", "train.steps=5"]
+    outcome = run("train", *tiny, *steps, "--output-dir", "out")
+    assert outcome.code == 0, outcome.err
+    shown = [line.split() for line in COLOURS.sub("", outcome.err).replace("\r", "\n").splitlines()]
+    lines = [json.loads(line) for line in Path("out/metrics.jsonl").read_text().splitlines()]
+    for line in lines[1], lines[3], lines[4]:
+        changes = [f"{value:+.2f}" for value in line["change_percent"].values()]
+        rows = [row for row in shown if row[:1] == [str(line["step"])] and row[2:] == changes]
+        assert len(rows) == 1, shown
+    assert shown.count(["step", "loss", "1", "2", "4"]) == 1
+    assert ("\u2501" in outcome.err) == terminal  # the bar
+    assert ("step 5/5" in outcome.err) != terminal
+    assert outcome.out == "out\n"
+
+
+def test_the_end_says_where_everything_is(run, tiny):
+    settings = ["--set", "train.validate_every=2", "--tracker", "tensorboard"]
+    told = run("train", *tiny, *settings, "--output-dir", "out").err
+    best = json.loads(Path("out/best/config.json").read_text())["recipe"]["reached"]
+    assert "in out: the coprocessor, recipe.yaml, metrics.jsonl and checkpoints/\n" in told
+    best_line = next(line for line in told.splitlines() if line.startswith("in out/best: "))
+    assert f"of step {best['step']}: {best['loss_change']:+.4f} nats" in best_line
+    assert "tensorboard: tensorboard --logdir out/tensorboard\n" in told
+    assert list(Path("out/tensorboard").glob("events.*"))
+
+
+def test_the_best_is_measured_used_and_pushed_as_any_coprocessor(run, tiny, cache):
+    assert run("train", *tiny, "--output-dir", "out").code == 0
+    measured = run("eval", "out/best", "--texts", "2", "--anchors", "2", "--ahead", "4")
+    assert measured.code == 0, measured.err
+    thought = run("augment", cache, "--coprocessor", "out/best")
+    assert thought.code == 0, thought.err
+    card = run("push", "out/best", "someone/best", "--dry-run")
+    assert card.code == 0, card.err
+    assert "after step `4` of `4`" in card.out
+
+
+def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_loaded(
+    refused, tiny, monkeypatch
+):
+    monkeypatch.setattr("deliberate.train.tracker.find_spec", lambda name: None)
+    nowhere = ["--set", "base.id=nowhere", "--output-dir", "out"]
+    told = refused("train", *tiny, *nowhere, "--tracker", "trackio")
+    assert "`pip install trackio`" in told
+    assert not Path("out").exists()
+    assert "'abacus'" in refused("train", *tiny, *nowhere, "--tracker", "abacus", code=2)
 
 
 def test_json_is_one_object(run, tiny):
@@ -54,6 +110,8 @@ def test_json_is_one_object(run, tiny):
     result = json.loads(outcome.out)
     assert result["folder"] == "out"
     assert result["change_percent"].keys() == {"1", "2", "4"}
+    assert result["best"]["folder"] == "out/best"
+    assert result["best"]["step"] == 4
 
 
 def test_the_run_s_folder_has_a_name_of_its_own_if_none_is_given(run, tiny):
@@ -104,6 +162,7 @@ def test_an_existing_run_is_refused(run, refused, tiny):
         ("data.field=@text", "change 'data.field=@text' is not YAML"),
         ("data.train=[x", "change 'data.train=[x' is not YAML"),
         ("train.beta2=1", "below 1, got 1.0"),
+        ("train.spike=0", "train.spike must be above 0, or null, got 0.0"),
         ("train.clip=.nan", "train.clip must be above 0, got nan"),
     ],
 )

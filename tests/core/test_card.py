@@ -90,3 +90,17 @@ def test_the_card_says_when_latents_were_another_passage_s(run, report):
     assert "| another text's latents |" in card_of(run)
     (run / "eval.json").write_text(json.dumps(report(run, **shuffled, shuffled_from="passage")))
     assert "| another passage's latents |" in card_of(run)
+
+
+def test_the_card_says_after_which_step_the_weights_were_kept_and_what_was_measured_then(run):
+    assert "weights after step" not in card_of(run)
+    config = json.loads((run / "config.json").read_text())
+    config["recipe"]["reached"] = {
+        "step": 8,
+        "loss_change": -0.01,
+        "change_percent": {"1": -1.25, "2": 0.5},
+    }
+    (run / "config.json").write_text(json.dumps(config))
+    card = card_of(run)
+    assert "after step `8` of `12`" in card
+    assert "token `1` `-1.25` %, token `2` `0.5` %." in card

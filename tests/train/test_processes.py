@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from deliberate.core.checkpoint import read_config
 from deliberate.core.errors import CheckpointError, DeliberateError
 from deliberate.train import train
 from deliberate.train.checkpoint import found
@@ -20,7 +21,9 @@ SCRIPT = """
 import json, os, signal, sys
 from pathlib import Path
 import torch
-from deliberate.train import Elsewhere, Interrupted, load_recipe, run, train
+from deliberate.core.coprocessor import Coprocessor
+from deliberate.core.errors import DeliberateError
+from deliberate.train import Elsewhere, Interrupted, load_recipe, run, spike, train
 
 torch.distributed.init_process_group("gloo")
 folder = Path(sys.argv[1])
@@ -35,7 +38,7 @@ def stop(progress):
         os.kill(os.getpid(), signal.SIGTERM)
 
 for name in ("full", "soft", "lora"):
-    train(chosen(name), folder / f"two-{name}")
+    train(chosen(name), folder / f"two-{name}", trackers=["tensorboard"])
 try:
     train(chosen("full"), folder / "parts", on_progress=stop)  # the first process alone is told
 except Interrupted as error:
@@ -67,6 +70,23 @@ try:
 except (OSError, Elsewhere) as error:
     told["disk"] = f"{type(error).__name__}: {error}"
 run.save_checkpoint = plain
+
+plain, calls = Coprocessor.losses, []
+spike.LEAST = 3
+
+def jump(*arguments, **settings):
+    losses = plain(*arguments, **settings)
+    if torch.is_grad_enabled():
+        calls.append(1)
+    # In the other process alone, two batches a step: the first one sees the mean.
+    return losses + 9 if len(calls) > 2 * 5 and not first else losses
+
+Coprocessor.losses = jump
+try:
+    train(chosen("full", "train.validate_every=100"), folder / "spike")
+except (Elsewhere, DeliberateError) as error:
+    told["spike"] = f"{type(error).__name__}: {error}"
+Coprocessor.losses = plain
 for name, changes in (("odd", ["train.batch=3"]), ("nowhere", ["data.train=nowhere.txt"])):
     try:
         train(chosen("full", *changes), folder / name)
@@ -131,6 +151,15 @@ def test_two_processes_train_what_one_does_and_stop_together(recipe, corpus, tmp
     assert "stopped after step 5 of 8" in other["other"]
     assert first["disk"].startswith("OSError: ")
     assert other["disk"].startswith("Elsewhere: ")
+    assert first["spike"].startswith("DeliberateError: the loss of step 6 is ")
+    assert other["spike"].startswith("Elsewhere: ")
+    assert len(losses(tmp_path / "spike")) == 5
+    for kind in KINDS:  # of the first process alone
+        assert len(list((tmp_path / f"two-{kind}/tensorboard").iterdir())) == 1
+        kept = [
+            read_config(tmp_path / f"{n}-{kind}/best")["recipe"]["reached"] for n in ("one", "two")
+        ]
+        assert kept[0]["step"] == kept[1]["step"]
     assert "train.batch is 3 and there are 2 processes" in first["odd"]
     assert first["nowhere"].startswith("TextError: ")
     assert other["nowhere"].startswith("Elsewhere: ")

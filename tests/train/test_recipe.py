@@ -62,6 +62,9 @@ def test_an_unknown_key_lists_the_known_ones(change, known):
         "train.beta2=1",
         "train.beta2=-0.1",
         "train.clip=0",
+        "train.spike=0",
+        "train.spike=-2",
+        "train.spike=never",
         "train.warmup=-1",
         "train.weight_decay=-0.1",
         "train.final_rate=1.1",
@@ -91,6 +94,7 @@ def test_a_value_that_cannot_be_is_refused_by_name(change):
         "train.weight_decay",
         "train.beta2",
         "train.clip",
+        "train.spike",
     ],
 )
 def test_a_number_that_is_not_finite_is_refused_by_name(name, value):

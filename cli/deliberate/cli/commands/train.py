@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,12 +14,20 @@ from deliberate.cli.dry_run import show_plan
 from deliberate.cli.failures import configuring
 from deliberate.cli.models import chosen_device, patient_bars
 from deliberate.cli.terminal import emit, note
+from deliberate.cli.validations import Validations
 
 if TYPE_CHECKING:
     from deliberate.train import Progress, Recipe
 
 LINES = 10
 """Lines of progress in all where there is no terminal for a bar."""
+
+
+class TrackerName(StrEnum):
+    """Where a run's numbers can be shown."""
+
+    TENSORBOARD = "tensorboard"
+    TRACKIO = "trackio"
 
 
 def train(
@@ -45,6 +54,13 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")
     ] = False,
+    tracker: Annotated[
+        list[TrackerName] | None,
+        typer.Option(
+            help="Show the run's numbers there too, on this machine; may be given again.",
+            show_default="metrics.jsonl alone",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what the run would take.")
     ] = False,
@@ -68,13 +84,12 @@ def train(
 ) -> None:
     """Train a coprocessor for a frozen base.
 
-    The run's folder gets recipe.yaml (every value as resolved), metrics.jsonl, checkpoints/ and
-    at the end the coprocessor itself. Ctrl-C writes a checkpoint; --resume then gives to the
-    last bit what an uninterrupted run would have given. With --resume and --output-dir alone
-    the recipe is the run's own. Under `torchrun` the processes share each batch, and the first
-    one speaks.
+    The run's folder gets recipe.yaml (every value as resolved), metrics.jsonl, checkpoints/, the
+    best coprocessor so far in best/, and at the end the last one itself. Ctrl-C writes a
+    checkpoint; --resume then gives to the last bit what an uninterrupted run would have given.
+    With --resume and --output-dir alone the recipe is the run's own. Under `torchrun` the
+    processes share each batch, and the first one speaks.
     """  # noqa: DOC501
-    from deliberate.core.checkpoint import read_config
     from deliberate.train import Elsewhere, is_first, load_recipe
     from deliberate.train import train as run
 
@@ -87,19 +102,46 @@ def train(
         show_plan(chosen, gpus=gpus, rate=rate, memory=memory, device=where, as_json=as_json)
         return
     folder = output_dir or _default_folder(chosen)
+    trackers = [name.value for name in tracker or []]
     try:
         with patient_bars(), _shown(chosen, folder) as on_progress:
-            run(chosen, folder, resume=resume, device=where, on_progress=on_progress)
+            run(
+                chosen,
+                folder,
+                resume=resume,
+                device=where,
+                on_progress=on_progress,
+                trackers=trackers,
+            )
     except Elsewhere as error:  # the first process says it
         raise typer.Exit(1) from error
-    if not is_first():
-        return
-    settings, reached = read_config(folder)["coprocessor"], read_config(folder)["recipe"]["reached"]
+    if is_first():
+        _tell(folder, trackers, as_json=as_json)
+
+
+def _tell(folder: Path, trackers: list[str], *, as_json: bool) -> None:
+    """Say what a run came to, and where everything is."""
+    from deliberate.core.checkpoint import read_config
+    from deliberate.train import BEST, how_to_show
+
+    config, best = read_config(folder), folder / BEST
+    kept = read_config(best)["recipe"]["reached"] if best.exists() else None
     if as_json:
-        emit({"folder": str(folder), "coprocessor": settings, **reached})
+        result = {"folder": str(folder), "coprocessor": config["coprocessor"]}
+        emit({
+            **result,
+            **config["recipe"]["reached"],
+            "best": kept and {"folder": str(best), **kept},
+        })
         return
-    note(f"change of held-out perplexity by token ahead: {_changes(reached['change_percent'])}")
     note(f"in {folder}: the coprocessor, recipe.yaml, metrics.jsonl and checkpoints/")
+    if kept:
+        note(
+            f"in {best}: the best one, of step {kept['step']}: {kept['loss_change']:+.4f} nats "
+            "against the base, on average over the tokens that are trained on"
+        )
+    for name in trackers:
+        note(f"{name}: {how_to_show(name, folder)}")
     note(f"measure it with intervals and controls: deliberate eval {folder}")
     typer.echo(folder)
 
@@ -135,13 +177,9 @@ def _announcement(recipe: "Recipe", folder: Path) -> str:
     )
 
 
-def _changes(percent: dict[str, float]) -> str:
-    return ", ".join(f"{token}: {value:+.2f} %" for token, value in percent.items())
-
-
 @contextmanager
 def _shown(recipe: "Recipe", folder: Path) -> Generator[Callable[["Progress"], None]]:
-    """Show each step: a bar on a terminal, otherwise a line now and then."""
+    """Show each step: a bar on a terminal, otherwise a line now and then; and each validation."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bar
@@ -157,6 +195,7 @@ def _shown(recipe: "Recipe", folder: Path) -> Generator[Callable[["Progress"], N
         console=console,
         disable=not console.is_terminal,
     )
+    table = Validations()
     task = bar.add_task("reading texts", total=recipe.train.steps)
 
     def show(news: "Progress") -> None:
@@ -164,15 +203,14 @@ def _shown(recipe: "Recipe", folder: Path) -> Generator[Callable[["Progress"], N
             console.print(_announcement(recipe, folder), highlight=False, soft_wrap=True)
         left = f"{int(news.seconds_left // 60)}:{int(news.seconds_left % 60):02d} left"
         recent.append(news.loss)
-        line = (
-            f"loss {sum(recent) / len(recent):.4f}  {news.tokens_per_second:,.0f} tokens/s  {left}"
-        )
+        mean = sum(recent) / len(recent)
+        line = f"loss {mean:.4f}  {news.tokens_per_second:,.0f} tokens/s  {left}"
         bar.update(task, completed=news.step, description=line)
         if bar.disable and (news.step % every == 0 or news.step == 1):
             note(f"step {news.step}/{news.steps}  {line}")
-        if news.change_percent is not None and news.step < news.steps:  # the last is the result
-            line = f"step {news.step}: held out {_changes(news.change_percent)}"
-            console.print(line, highlight=False, soft_wrap=True)
+        if news.change_percent is not None:
+            rows = table.grown(news.step, mean, news.change_percent)
+            console.print(rows, highlight=False, soft_wrap=True)
 
     with bar:
         yield show

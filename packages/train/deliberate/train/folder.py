@@ -1,6 +1,6 @@
 """A run's folder: whose it is, and its metrics.
 
-RUN/{recipe.yaml, metrics.jsonl, checkpoints/}, and at the end the coprocessor itself
+RUN/{recipe.yaml, metrics.jsonl, checkpoints/, best/}, and at the end the coprocessor itself
 """
 
 import json
@@ -14,9 +14,12 @@ from deliberate.train.recipe import Recipe, dump, load_recipe
 
 RECIPE, METRICS, CHECKPOINTS = "recipe.yaml", "metrics.jsonl", "checkpoints"
 
+FREE = {"train.spike"}
+"""What a resumed run may have otherwise: it decides whether steps are taken, and not which."""
 
-def holds_run(recipe: Recipe, folder: Path, *, resume: bool) -> bool:
-    """Whether a folder holds this recipe's run, to be resumed; writes nothing.
+
+def check_folder(recipe: Recipe, folder: Path, *, resume: bool) -> None:
+    """See that a folder is free or holds this recipe's run, to be resumed; writes nothing.
 
     A folder with neither metrics nor checkpoints is free.
 
@@ -27,7 +30,7 @@ def holds_run(recipe: Recipe, folder: Path, *, resume: bool) -> bool:
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{str(folder)!r} is a file: name a folder as --output-dir")
     if not _is_begun(folder):
-        return False
+        return
     if not resume:
         raise CheckpointError(
             f"{str(folder)!r} holds a run already: go on with --resume, or name another "
@@ -39,7 +42,6 @@ def holds_run(recipe: Recipe, folder: Path, *, resume: bool) -> bool:
             f"{str(folder)!r} holds a run of another recipe, which differs in {', '.join(odd)}: "
             "resume it as it is, or name another --output-dir"
         )
-    return True
 
 
 def begun_dtype(folder: Path) -> str | None:
@@ -102,7 +104,7 @@ def _differences(recipe: Recipe, before: Recipe) -> list[str]:
         f"{section}.{key}"
         for section, values in recipe.to_dict().items()
         for key, value in values.items()
-        if before.to_dict()[section][key] != value
+        if f"{section}.{key}" not in FREE and before.to_dict()[section][key] != value
     ]
 
 

@@ -3,7 +3,8 @@
 recipe --load, refuse what cannot be--> Run --steps--> folder
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -13,13 +14,14 @@ from deliberate.core.errors import DeliberateError
 from deliberate.core.execution import check_execution
 from deliberate.core.kinds import build
 from deliberate.train.data import check_room, check_shares, load_passages, load_rows
-from deliberate.train.folder import holds_run, occupy
+from deliberate.train.folder import check_folder, occupy
 from deliberate.train.plan import check_base_fits
 from deliberate.train.precision import memory_of, settle_dtype
 from deliberate.train.processes import Elsewhere, Processes, joined
 from deliberate.train.recipe import Recipe
 from deliberate.train.run import Progress, Run
 from deliberate.train.signals import stop_signals
+from deliberate.train.tracker import Trackers, check_trackers
 
 
 def train(
@@ -29,6 +31,7 @@ def train(
     resume: bool = False,
     device: str | torch.device = "cpu",
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    trackers: Sequence[str] = (),
 ) -> Path:
     """Train a coprocessor, and write its folder.
 
@@ -40,18 +43,24 @@ def train(
         device: Where to train. Under `torchrun` each process takes its
             share of every batch, on a CUDA device of its own.
         on_progress: Told of every step, in the first process.
+        trackers: Where its numbers are shown besides metrics.jsonl: `tensorboard`, `trackio`. No
+            part of the recipe: a run may be resumed with others.
 
     Raises:
+        ValueError: there is no such tracker.
         CheckpointError: the folder holds a run already, or one of another recipe, base or texts.
         Elsewhere: the first of several processes failed, in all others.
         Interrupted: a signal asked to stop; a checkpoint was written.
         DeliberateError: the base or the texts cannot be had or do not fit one another, or the
-            loss is no number.
+            loss is no number or jumps, or a tracker is not installed.
     """
     folder = Path(folder)
     with joined(device) as processes:
         try:
-            _train(recipe, folder, processes, resume=resume, on_progress=on_progress)
+            processes.by_first(lambda: check_trackers(trackers))
+            tracked = Trackers(trackers)
+            with closing(tracked):
+                _train(recipe, folder, processes, tracked, resume=resume, on_progress=on_progress)
         except DeliberateError as error:
             if processes.first:
                 raise
@@ -63,6 +72,7 @@ def _train(
     recipe: Recipe,
     folder: Path,
     processes: Processes,
+    trackers: Trackers,
     *,
     resume: bool,
     on_progress: Callable[[Progress], None],
@@ -73,7 +83,7 @@ def _train(
     check_execution(recipe.train.execution, device)
     recipe = settle_dtype(recipe, folder, processes)
     check_base_fits(recipe, memory_of(device))
-    begun = bool(processes.by_first(lambda: holds_run(recipe, folder, resume=resume)))
+    processes.by_first(lambda: check_folder(recipe, folder, resume=resume))
     dtype = getattr(torch, recipe.base.dtype)
     base = processes.in_turn(
         lambda: load_base(recipe.base.id, revision=recipe.base.revision, dtype=dtype, device=device)
@@ -84,11 +94,12 @@ def _train(
     torch.manual_seed(recipe.train.seed)
     coprocessor = build(recipe.coprocessor, base).float()
     coprocessor.execution = recipe.train.execution
-    run = Run(recipe, folder, base, coprocessor, rows, held_out, processes)
+    run = Run(recipe, folder, base, coprocessor, rows, held_out, processes, trackers)
     if resume:
         processes.in_turn(run.restore)
     processes.together(lambda: rows.begin(run.streams))
-    if not begun:  # and only now: a run that is refused leaves its folder free
-        processes.by_first(lambda: occupy(recipe, folder))
+    # And only now: a run that is refused leaves its folder as it was.
+    processes.by_first(lambda: occupy(recipe, folder))
+    processes.by_first(lambda: trackers.open(folder, step=run.state.step))
     with stop_signals() as stop:
         run.go(stop, on_progress if processes.first else lambda progress: None)

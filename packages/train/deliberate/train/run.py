@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from deliberate.core.checkpoint import save_coprocessor
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import DeliberateError
 from deliberate.core.measure import AHEAD_REPORTED, Condition, Passage, measure
+from deliberate.train.best import Best, loss_change
 from deliberate.train.checkpoint import State, found, path_of, restore, save_checkpoint
 from deliberate.train.data import batches
 from deliberate.train.folder import CHECKPOINTS, forget_after, log
@@ -33,6 +34,11 @@ from deliberate.train.optimizer import make_optimizer, set_rate
 from deliberate.train.processes import Processes
 from deliberate.train.recipe import Recipe
 from deliberate.train.rows import Rows
+from deliberate.train.spike import Spikes
+from deliberate.train.tracker import Trackers
+
+_REACHED = ("loss_change", "change_percent")
+"""What a validation adds to the metrics."""
 
 
 class Interrupted(DeliberateError):
@@ -62,6 +68,15 @@ class Progress:
     """After a validation: change of perplexity against the base by token ahead."""
 
 
+class _Done(NamedTuple):
+    """What a step came to."""
+
+    loss: float
+    tokens: int
+    norm: float
+    """Of the gradient, before it is clipped."""
+
+
 class Run:
     """One run, from its first step or a later one to its last."""
 
@@ -74,10 +89,12 @@ class Run:
         rows: Rows,
         held_out: list[Passage],
         processes: Processes,
+        trackers: Trackers,
     ) -> None:
         """Make its optimizer, at step 0."""
         self.recipe, self.folder, self.base, self.coprocessor = recipe, folder, base, coprocessor
         self.rows, self.held_out, self.processes = rows, held_out, processes
+        self.trackers = trackers
         self.objective: Any = Objective(coprocessor, base, recipe)
         if processes.count > 1:
             self.objective = DistributedDataParallel(self.objective, forward_sync_buffers=False)
@@ -91,7 +108,10 @@ class Run:
         )
         self.streams: list[Any] = []
         """Where this process's streams are."""
-        self.reached: dict[str, float] = {}
+        self.reached: dict[str, Any] = {}
+        # What the first process alone decides by.
+        self.best = Best(folder)
+        self.spikes = Spikes(recipe.train.spike)
 
     def restore(self) -> None:
         """Go back to the newest checkpoint, and forget what was logged after it."""
@@ -102,8 +122,10 @@ class Run:
         if not self.processes.first:
             return
         kept = forget_after(self.folder, self.state.step)
-        validated = [line.get("change_percent") for line in kept]
-        self.reached = next((change for change in reversed(validated) if change), {})
+        self.spikes.add(line["loss"] for line in kept)
+        self.best.restore(kept)
+        validated = next((line for line in reversed(kept) if "change_percent" in line), {})
+        self.reached = {key: validated[key] for key in _REACHED if key in validated}
 
     def go(self, stop: threading.Event, on_progress: Callable[[Progress], None]) -> None:
         """Run to the end, and write the coprocessor.
@@ -119,22 +141,23 @@ class Run:
             done = self._step(self.state.step, stop)
             if done is None:
                 self._interrupt()
-            loss, tokens = done
             now = time.perf_counter()
             step = self.state.step + 1
             self.state = replace(self.state, step=step, seconds=now - began)
             self.streams = self.rows.state()
             last = step == settings.steps
-            change = self._validate() if last or step % settings.validate_every == 0 else None
-            self._log(loss, now - before, change)
+            validated = last or step % settings.validate_every == 0
+            if validated:
+                self._validate()
+            self._log(done, now - before, validated=validated)
             on_progress(
                 Progress(
                     step=step,
                     steps=settings.steps,
-                    loss=loss,
-                    tokens_per_second=tokens / (now - before),
+                    loss=done.loss,
+                    tokens_per_second=done.tokens / (now - before),
                     seconds_left=self.state.seconds / step * (settings.steps - step),
-                    change_percent=change,
+                    change_percent=self.reached["change_percent"] if validated else None,
                 )
             )
             if last or step % settings.checkpoint_every == 0:
@@ -155,8 +178,8 @@ class Run:
             f"go on with `deliberate train --resume --output-dir {self.folder}`"
         )
 
-    def _step(self, step: int, stop: threading.Event) -> tuple[float, int] | None:
-        """One optimizer step: its loss and the tokens that went through.
+    def _step(self, step: int, stop: threading.Event) -> _Done | None:
+        """One optimizer step.
 
         None if `stop` was set on the way: the part that was done is dropped, and done again when
         the run is resumed.
@@ -173,11 +196,12 @@ class Run:
             group = 2 * recipe.coprocessor.latents + recipe.objective.ahead - 1
             group *= self.coprocessor.writes_latents
             tokens += self.processes.count * (token_ids.numel() + anchors.numel() * group)
-        norm = clip_grad_norm_(self.coprocessor.parameters(), recipe.train.clip)
-        self._check_finite("norm of the gradient", step + 1, norm.item())
+        self.processes.by_first(lambda: self.spikes.check(step + 1, total, self._last_checkpoint))
+        norm = clip_grad_norm_(self.coprocessor.parameters(), recipe.train.clip).item()
+        self._check_finite("norm of the gradient", step + 1, norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return total, tokens
+        return _Done(total, tokens, norm)
 
     def _backward(self, token_ids: Tensor, anchors: Tensor, *, step: int, averaged: bool) -> float:
         """Add one batch's gradients; its share of the step's loss, as a mean over processes.
@@ -205,15 +229,17 @@ class Run:
         odd = next((value for value in values if not math.isfinite(value)), None)
         if odd is None:
             return
-        whole = found(self.folder / CHECKPOINTS)
-        last = f"the last checkpoint is {str(whole[-1])!r}" if whole else "there is no checkpoint"
         raise DeliberateError(
-            f"the {what} of step {step} is {odd} and {last}: train anew with a lower "
-            "train.learning_rate, in another --output-dir"
+            f"the {what} of step {step} is {odd} and {self._last_checkpoint()}: train anew with a "
+            "lower train.learning_rate, in another --output-dir"
         )
 
-    def _validate(self) -> dict[str, float]:
-        """Change of perplexity against the base, in percent, by token ahead."""
+    def _last_checkpoint(self) -> str:
+        whole = found(self.folder / CHECKPOINTS)
+        return f"the last checkpoint is {str(whole[-1])!r}" if whole else "there is no checkpoint"
+
+    def _validate(self) -> None:
+        """Measure on held-out text, and keep the coprocessor if it never was better."""
         evaluation = self.recipe.eval
         with precision(self.base, self.recipe):
             losses = measure(
@@ -227,14 +253,30 @@ class Run:
         change = losses.change_percent("latents")
         self._check_finite("change of perplexity", self.state.step, *change)
         reported = [token for token in AHEAD_REPORTED if token <= evaluation.ahead]
-        self.reached = {str(token): round(change[token - 1], 4) for token in reported}
-        return self.reached
+        overall = round(loss_change(losses, self.recipe), 6)
+        self.reached = {
+            "loss_change": overall,
+            "change_percent": {str(token): round(change[token - 1], 4) for token in reported},
+        }
+        # All learn what the first one decides, whatever their own last digits are.
+        if self.processes.by_first(lambda: self.best.is_beaten_by(overall)):
+            self.processes.by_first(lambda: self.best.keep(overall, self._save))
 
-    def _log(self, loss: float, seconds: float, change: dict[str, float] | None) -> None:
-        line: dict[str, Any] = {"step": self.state.step, "loss": loss, "seconds": round(seconds, 4)}
-        if change is not None:
-            line["change_percent"] = change
-        self.processes.by_first(lambda: log(self.folder, line))
+    def _log(self, done: _Done, seconds: float, *, validated: bool) -> None:
+        """Add the step to the metrics, and tell the trackers."""
+        numbers = {
+            "loss": done.loss,
+            "rate": self.optimizer.param_groups[0]["lr"],
+            "norm": done.norm,
+            **(self.reached if validated else {}),
+        }
+        step = self.state.step
+
+        def write() -> None:
+            log(self.folder, {"step": step, **numbers, "seconds": round(seconds, 4)})
+            self.trackers.log(step, {**numbers, "tokens_per_second": done.tokens / seconds})
+
+        self.processes.by_first(write)
 
     def _checkpoint(self) -> None:
         """Write a checkpoint, unless this step has its own already."""
@@ -249,15 +291,11 @@ class Run:
         self.processes.by_first(save)
 
     def _finish(self) -> None:
-        about = {
-            **self.recipe.to_dict(),
-            "reached": {"change_percent": self.reached, "seconds": round(self.state.seconds)},
-        }
+        self.processes.by_first(lambda: self._save(self.folder))
 
-        def save() -> None:
-            dtype = getattr(torch, self.recipe.train.save_dtype)
-            save_coprocessor(
-                self.coprocessor, self.folder, base=self.base, recipe=about, dtype=dtype
-            )
-
-        self.processes.by_first(save)
+    def _save(self, folder: Path) -> None:
+        """Write the coprocessor, with what it reached."""
+        reached = {"step": self.state.step, **self.reached, "seconds": round(self.state.seconds)}
+        about = {**self.recipe.to_dict(), "reached": reached}
+        dtype = getattr(torch, self.recipe.train.save_dtype)
+        save_coprocessor(self.coprocessor, folder, base=self.base, recipe=about, dtype=dtype)

@@ -139,6 +139,10 @@ class TrainSection:
     clip: float = 1.0
     """Largest norm of the gradient."""
 
+    spike: float | None = 2.0
+    """Nats by which a step's loss may be above the median of the last 50; the run stops before a
+    step that exceeds it. None: it never does."""
+
     seed: int = 0
     """Of initialisation, the order of rows and the anchors."""
 
@@ -189,6 +193,7 @@ class TrainSection:
             ("weight_decay", 0 <= self.weight_decay <= MAX_RATE, f"from 0 to {MAX_RATE:g}"),
             ("beta2", 0 <= self.beta2 < 1, "at least 0 and below 1"),
             ("clip", self.clip > 0, "above 0"),
+            ("spike", self.spike is None or self.spike > 0, "above 0, or null"),
             ("seed", abs(self.seed) <= MAX_SEED, f"from {-MAX_SEED} to {MAX_SEED}"),
         ):
             value = getattr(self, name)
