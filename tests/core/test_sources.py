@@ -154,6 +154,21 @@ def test_a_dataset_of_the_hub_has_splits_and_configurations(hub, tmp_path):
     assert "no such dataset with revision 'gone'" in told["no revision"]
 
 
+def test_reading_files_asks_nobody(tmp_path, monkeypatch):
+    asked = []
+
+    def look_up(host, *_, **__):
+        asked.append(host)
+        raise OSError("no network")
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    path = tmp_path / "rows.jsonl"
+    path.write_text(lines("one"))
+    assert list(documents(str(path))["text"]) == streamed(path) == ["one"]
+    assert not asked
+
+
 def test_only_what_is_named_like_a_dataset_is_asked_of_the_hub(tmp_path, monkeypatch):
     def asked(*arguments, **options):
         raise AssertionError("the Hub was asked")

@@ -15,10 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, IterableDataset, load_dataset
+from datasets import config as datasets_config
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError, DatasetsError
 
 from deliberate.core.errors import TextError
 from deliberate.core.python_source import installed_texts, stdlib_texts
+
+# Otherwise each reading of a file here is counted on a server of the Hub's.
+datasets_config.HF_UPDATE_DOWNLOAD_COUNTS = False
 
 EMBEDDED = {"stdlib": stdlib_texts, "installed": installed_texts}
 """Sources that are found on the machine rather than named by a path."""
