@@ -43,6 +43,9 @@ class State:
     rows: str
     """Fingerprint of the training rows; see `data.fingerprint_of_rows`."""
 
+    init: str = ""
+    """Fingerprint of the coprocessor it began from, if any."""
+
     processes: int = 1
     """How many processes share each batch: their number decides how sums are rounded."""
 
@@ -107,7 +110,7 @@ def restore(folder: Path, coprocessor: Coprocessor, optimizer: AdamW, *, expecte
         expected: Names the base and the rows that the run has now.
 
     Raises:
-        CheckpointError: it cannot be read, or is of another coprocessor, base or training rows.
+        CheckpointError: it cannot be read, or is of another coprocessor, base, start or rows.
     """
     try:
         state = State(**json.loads((folder / _STATE).read_text()))
@@ -124,7 +127,7 @@ def restore(folder: Path, coprocessor: Coprocessor, optimizer: AdamW, *, expecte
 
 
 def _same(folder: Path, state: State, expected: State) -> None:
-    """See that a checkpoint is of this base and these rows, by as many processes.
+    """See that a checkpoint is of this base, these rows and this start, by as many processes.
 
     Raises:
         CheckpointError: it is not; names which.
@@ -138,6 +141,7 @@ def _same(folder: Path, state: State, expected: State) -> None:
     for what, before, now in (
         ("base (base.id)", state.base, expected.base),
         ("training rows (data.train)", state.rows, expected.rows),
+        ("start (train.init)", state.init, expected.init),
     ):
         if before != now:
             raise CheckpointError(

@@ -18,11 +18,10 @@ from deliberate.core.errors import DeliberateError, TextError
 from deliberate.core.groups import last_anchor, sample_anchors
 from deliberate.core.measure import Passage, passages
 from deliberate.core.texts import documents, hold_out, pack
+from deliberate.train.batch import Batch
+from deliberate.train.pairs import load_pair_passages, load_pairs, pair_batches
 from deliberate.train.processes import Processes
 from deliberate.train.recipe import Recipe
-
-Batch = tuple[Tensor, Tensor]
-"""Token ids (batch, token) and anchors (batch, anchors)."""
 
 
 def check_room(recipe: Recipe, base: Base) -> None:
@@ -65,12 +64,14 @@ def check_shares(recipe: Recipe, count: int) -> None:
 
 
 def load_rows(recipe: Recipe, base: Base) -> Dataset:
-    """Packed rows of the training texts.
+    """Packed rows of the training texts, or rows of a question and its answer.
 
     Raises:
         TextError: there is not one full row.
     """
     data = recipe.data
+    if data.pairs is not None:
+        return load_pairs(recipe, base, data.pairs)
     texts = documents(data.train, split="train", field=data.field)
     if data.validation is None:
         texts, _ = hold_out(texts, data.train, field=data.field)
@@ -115,17 +116,21 @@ def _last_anchor(recipe: Recipe, base: Base) -> int:
 
 
 def fingerprint_of_rows(rows: Dataset) -> str:
-    """Identifies the token ids of packed rows and their order."""
+    """Identifies the token ids of rows, their order, and where questions end."""
     digest = hashlib.sha256(f"{len(rows)} rows".encode())
     for part in rows.with_format("arrow").iter(batch_size=1000):
         for chunk in part["token_ids"].chunks:
             digest.update(chunk.flatten().to_numpy(zero_copy_only=False).astype("<i8").tobytes())
+        if "anchor" in rows.column_names:
+            digest.update(part["anchor"].to_numpy().astype("<i8").tobytes())
     return digest.hexdigest()[:16]
 
 
 def load_passages(recipe: Recipe, base: Base) -> list[Passage]:
     """Held-out passages for validation."""
     data = recipe.data
+    if data.pairs is not None:
+        return load_pair_passages(recipe, base, data.pairs)
     if data.validation is not None:
         texts = documents(data.validation, split="validation", field=data.field)
     else:
@@ -148,16 +153,23 @@ def batches(
     The batches are a function of the recipe and the step alone, so that a resumed run sees what
     the uninterrupted one would have, and two processes what one would.
     """
-    size = recipe.train.batch
+    size, parts = recipe.train.batch, recipe.train.accumulate
+    order = [
+        [_row_at(first + offset, len(rows), recipe.train.seed) for offset in range(size)]
+        for first in range(step * parts * size, (step + 1) * parts * size, size)
+    ]
+    if recipe.data.pairs is not None:
+        yield from pair_batches([rows[index] for index in order], recipe, base, share=share)
+        return
     generator = torch.Generator().manual_seed(recipe.train.seed * 1_000_003 + step)
     last = _last_anchor(recipe, base)
-    for part in range(recipe.train.accumulate):
-        first = (step * recipe.train.accumulate + part) * size
-        index = [_row_at(first + offset, len(rows), recipe.train.seed) for offset in range(size)]
+    for index in order:
         chosen = rows[index]
         anchors = _anchors(chosen, recipe, last, generator)
         own = slice(share.rank * size // share.count, (share.rank + 1) * size // share.count)
-        yield chosen["token_ids"][own].to(base.device), anchors[own].to(base.device)
+        yield Batch(
+            token_ids=chosen["token_ids"][own].to(base.device), anchors=anchors[own].to(base.device)
+        )
 
 
 def _anchors(

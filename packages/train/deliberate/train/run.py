@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 
 import torch
 from datasets import Dataset
-from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
@@ -25,6 +24,7 @@ from deliberate.core.checkpoint import save_coprocessor
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import DeliberateError
 from deliberate.core.measure import AHEAD_REPORTED, Condition, Passage, measure
+from deliberate.train.batch import Batch
 from deliberate.train.checkpoint import State, found, path_of, restore, save_checkpoint
 from deliberate.train.data import batches, fingerprint_of_rows
 from deliberate.train.folder import CHECKPOINTS, forget_after, log
@@ -73,6 +73,7 @@ class Run:
         rows: Dataset,
         held_out: list[Passage],
         processes: Processes,
+        init: str = "",
     ) -> None:
         """Make its optimizer, at step 0."""
         self.recipe, self.folder, self.base, self.coprocessor = recipe, folder, base, coprocessor
@@ -87,6 +88,7 @@ class Run:
             base=base.fingerprint,
             rows=fingerprint_of_rows(rows),
             processes=processes.count,
+            init=init,
         )
         self.reached: dict[str, float] = {}
 
@@ -160,32 +162,33 @@ class Run:
         set_rate(self.optimizer, recipe, step)
         total, tokens = 0.0, 0
         shares = batches(self.rows, recipe, self.base, step=step, share=self.processes)
-        for part, (token_ids, anchors) in enumerate(shares, 1):
+        for part, batch in enumerate(shares, 1):
             if self.processes.any(stop.is_set()):
                 self.optimizer.zero_grad()
                 return None
-            total += self._backward(token_ids, anchors, step=step, averaged=part == parts)
+            total += self._backward(batch, step=step, averaged=part == parts)
             group = 2 * recipe.coprocessor.latents + recipe.objective.ahead - 1
             group *= self.coprocessor.writes_latents
-            tokens += self.processes.count * (token_ids.numel() + anchors.numel() * group)
+            through = batch.token_ids.numel() + batch.anchors.numel() * group
+            tokens += self.processes.count * through
         norm = clip_grad_norm_(self.coprocessor.parameters(), recipe.train.clip)
         self._check_finite("norm of the gradient", step + 1, norm.item())
         self.optimizer.step()
         self.optimizer.zero_grad()
         return total, tokens
 
-    def _backward(self, token_ids: Tensor, anchors: Tensor, *, step: int, averaged: bool) -> float:
+    def _backward(self, batch: Batch, *, step: int, averaged: bool) -> float:
         """Add one batch's gradients; its share of the step's loss, as a mean over processes.
 
         Args:
-            token_ids: This process's rows, (batch, token).
-            anchors: Theirs, (batch, anchors).
+            batch: This process's share of it.
             step: Optimizer steps done.
             averaged: Whether processes exchange gradients now, or go on adding up their own.
         """
         apart = self.processes.count > 1 and not averaged
         with self.objective.no_sync() if apart else nullcontext():
-            loss = self.objective(token_ids, anchors) / self.recipe.train.accumulate
+            loss = self.objective(batch.token_ids, batch.anchors, batch.weights)
+            loss = loss / self.recipe.train.accumulate
             value = self.processes.mean(loss.item())
             self._check_finite("loss", step + 1, value)
             loss.backward()
@@ -221,7 +224,7 @@ class Run:
             )
         change = losses.change_percent("latents")
         self._check_finite("change of perplexity", self.state.step, *change)
-        reported = [token for token in AHEAD_REPORTED if token <= evaluation.ahead]
+        reported = [token for token in AHEAD_REPORTED if token <= len(change)]
         self.reached = {str(token): round(change[token - 1], 4) for token in reported}
         return self.reached
 
@@ -249,8 +252,7 @@ class Run:
 
         def save() -> None:
             dtype = getattr(torch, self.recipe.train.save_dtype)
-            save_coprocessor(
-                self.coprocessor, self.folder, base=self.base, recipe=about, dtype=dtype
-            )
+            finished = self.coprocessor.finished()
+            save_coprocessor(finished, self.folder, base=self.base, recipe=about, dtype=dtype)
 
         self.processes.by_first(save)
