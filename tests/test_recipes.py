@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deliberate.core.base import load_base
-from deliberate.core.checkpoint import load_coprocessor
+from deliberate.core.checkpoint import load_coprocessor, save_coprocessor
 from deliberate.train import load_recipe, train
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
@@ -17,14 +17,17 @@ def test_there_are_recipes():
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_shipped_recipe_runs_for_a_step(path, tmp_path, save_base):
+def test_a_shipped_recipe_runs_for_a_step(path, tmp_path, save_base, make):
     folder = save_base(FAMILY.get(path.stem, "llama"))
     texts = tmp_path / "texts.txt"
     texts.write_text("some words. and others.\n" * 400)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"question": "How many", "answer": "12"}\n' * 20)
+    pairs = path.stem.startswith("adapt-")
     small = {
         "base.id": folder,
         "base.dtype": "float32",
-        "data.train": texts,
+        "data.train": rows if pairs else texts,
         "data.length": 60,
         "coprocessor.latents": 2,
         "objective.ahead": 4,
@@ -36,6 +39,10 @@ def test_a_shipped_recipe_runs_for_a_step(path, tmp_path, save_base):
         "eval.anchors": 2,
         "eval.ahead": 4,
     }
+    if pairs:  # begins from a trained one
+        base = load_base(str(folder))
+        save_coprocessor(make(base, "warm", latents=2), tmp_path / "trained", base=base)
+        small["train.init"] = tmp_path / "trained"
     recipe = load_recipe(path, changes=[f"{name}={value}" for name, value in small.items()])
     train(recipe, tmp_path / "run")
     trained = load_coprocessor(tmp_path / "run", base=load_base(str(folder)))

@@ -162,3 +162,64 @@ def test_bad_input_is_one_sentence(refused, coprocessor_folder, held_out):
     assert "smaller --ahead" in refused(*few, "--ahead", "300")
     line = refused(*few, "--soft", coprocessor_folder)
     assert "must be of kind 'soft' with 3: train one with" in line
+
+
+@pytest.fixture
+def asked(offline):
+    """Questions and answers."""
+    path = Path("asked.jsonl").absolute()
+    rows = [{"q": "what " * (1 + row % 3), "a": "so and so " * (1 + row % 2)} for row in range(40)]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+def test_answers_are_measured_at_their_questions_ends(run, coprocessor_folder, asked):
+    columns = ("--question", "q", "--answer", "a", "--separator", " ")
+    outcome = run("eval", coprocessor_folder, "--data", asked, *columns, "--ahead", 16, "--json")
+    assert outcome.code == 0, outcome.err
+    report = json.loads(outcome.out)
+    assert report["pairs"] == {
+        "question": "q",
+        "answer": "a",
+        "template": "{question}",
+        "separator": " ",
+    }
+    assert report["anchors"] == report["passages"] == report["documents"] == 40
+    assert report["perplexity"]["base"].keys() == {"1", "2", "4", "8", "16"}
+    few = run("eval", coprocessor_folder, "--data", asked, *columns, "--ahead", 16, "--length", 20)
+    assert few.code == 0
+    assert "pairs of" in few.err
+    assert "left out: they do not fit 20 tokens (--length chooses)" in few.err
+
+
+def test_a_run_on_pairs_is_evaluated_as_it_was_trained(run, llama_folder, asked):
+    settings = {
+        "base.id": llama_folder, "base.dtype": "float32", "data.train": asked,
+        "data.question": "q", "data.answer": "a", "data.length": 48, "coprocessor.latents": 2,
+        "objective.ahead": 8, "train.steps": 2, "train.batch": 2, "eval.ahead": 8,
+    }  # fmt: skip
+    changes = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    trained = run("train", *changes, "--output-dir", "out")
+    assert trained.code == 0, trained.err
+    outcome = run("eval", "out", "--ahead", 8, "--json")
+    assert outcome.code == 0, outcome.err
+    report = json.loads(outcome.out)
+    assert report["anchors"] == 2  # a twentieth
+    assert report["data"] == f"{asked} (held out)"
+    assert report["pairs"]["question"] == "q"
+    as_text = run("eval", "out", "--ahead", 8, "--data", asked, "--field", "a", "--json")
+    assert json.loads(as_text.out)["pairs"] is None
+    assert run("generate", "--prompt", "what", "--coprocessor", "out", "--max-tokens", 2).code == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--question", "q"),
+        ("--template", "{question}"),
+        ("--question", "q", "--answer", "a", "--field", "q"),
+    ],
+)
+def test_columns_that_do_not_go_together_are_refused(refused, coprocessor_folder, asked, options):
+    said = refused("eval", coprocessor_folder, "--data", asked, *options, code=2)
+    assert "--question and --answer go together" in said

@@ -184,7 +184,7 @@ def losses_of(difference, documents=None):
     passages, base = len(difference), torch.full((len(difference), 1), 20.0, dtype=torch.double)
     return Losses(
         sums={"base": base, "latents": base + torch.tensor(difference)[:, None].double()},
-        anchors=torch.full((passages,), 10),
+        counts=torch.full((passages, 1), 10),
         documents=torch.tensor(documents) if documents else torch.arange(passages),
         partners=torch.arange(passages),
     )

@@ -19,11 +19,9 @@ def losses(folder):
 
 def drawn(recipe):
     base = load_base(recipe.base.id)
-    rows = load_rows(recipe, base, Processes(device=base.device))
-    [(token_ids, anchors)] = batches(
-        rows, recipe, base, step=0, share=Processes(device=base.device)
-    )
-    return base.tokenizer, token_ids, anchors
+    alone = Processes(device=base.device)
+    [batch] = batches(load_rows(recipe, base, alone), recipe, base, step=0, share=alone)
+    return base.tokenizer, batch.token_ids, batch.anchors
 
 
 def test_anchors_at_every_token_are_all_that_have_room(recipe):

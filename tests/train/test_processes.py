@@ -37,7 +37,7 @@ def stop(progress):
     if progress.step == 5:
         os.kill(os.getpid(), signal.SIGTERM)
 
-for name in ("full", "soft", "lora"):
+for name in ("full", "soft", "lora", "pairs", "adapted"):
     train(chosen(name), folder / f"two-{name}", trackers=["tensorboard"])
 try:
     train(chosen("full"), folder / "parts", on_progress=stop)  # the first process alone is told
@@ -96,6 +96,7 @@ torch.distributed.destroy_process_group()
 (folder / f"told-{os.environ['RANK']}.json").write_text(json.dumps(told))
 """
 KINDS = ("full", "soft", "lora")
+PAIRS = ("pairs", "adapted")
 
 
 def losses(folder):
@@ -118,6 +119,17 @@ def test_two_processes_train_what_one_does_and_stop_together(recipe, corpus, tmp
         rows = [{"text": f"{shard} {number} abc" * 9} for number in range(50)]
         (shards / f"{shard}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "short.jsonl").write_text(json.dumps({"text": "abc " * 100}))
+    # Answers of very different lengths: a mean of the processes' means would be another.
+    rows = [{"q": f"no {n}", "a": "abc " * (1 + 7 * (n % 2))} for n in range(50)]
+    source = tmp_path / "pairs.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = [f"data.train={source}", "data.question=q", "data.answer=a", "data.length=50"]
+    columns += ["objective.ahead=12", "train.accumulate=2"]
+    begun = [f"train.init={tmp_path / 'one-full'}", "train.adapt_rank=2", "train.steps=4"]
+    for name, changes in zip(PAIRS, ([], begun), strict=True):
+        chosen = recipe(*columns, *changes)
+        (tmp_path / f"{name}.yaml").write_text(dump(chosen))
+        train(chosen, tmp_path / f"one-{name}")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     script = tmp_path / "script.py"
@@ -131,7 +143,7 @@ def test_two_processes_train_what_one_does_and_stop_together(recipe, corpus, tmp
     )
     assert done.returncode == 0, done.stderr[-9000:-1500]
 
-    for kind in KINDS:
+    for kind in KINDS + PAIRS:
         assert losses(tmp_path / f"two-{kind}") == pytest.approx(
             losses(tmp_path / f"one-{kind}"), abs=1e-5
         )

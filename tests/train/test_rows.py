@@ -53,9 +53,13 @@ class Counted:
         pass
 
 
+def taken_at(rows, first, size):
+    return [row["token_ids"].tolist() for row in rows.own(first, size)]
+
+
 def test_each_source_comes_up_as_its_weight_says_and_gives_its_rows_in_turn():
     rows = Rows([Counted(0), Counted(1), Counted(2)], [3.0, 1.0, 1.5], seed=1, share=ALONE)
-    drawn = rows.take(0, 3 * MIX)["token_ids"].tolist()
+    drawn = taken_at(rows, 0, 3 * MIX)
     for start in range(0, 3 * MIX, MIX):
         counts = Counter(source for source, _ in drawn[start : start + MIX])
         assert [counts[source] for source in range(3)] == [545, 182, 273]
@@ -64,17 +68,13 @@ def test_each_source_comes_up_as_its_weight_says_and_gives_its_rows_in_turn():
         assert indexes == list(range(len(indexes)))
     assert [source for source, _ in drawn[:8]] != sorted(source for source, _ in drawn[:8])
     # From the middle on, and in two processes, they are the same.
-    assert rows.take(1234, 50)["token_ids"].tolist() == drawn[1234:1284]
-    shares = [
-        Rows(
-            [Counted(0), Counted(1), Counted(2)],
-            [3.0, 1.0, 1.5],
-            seed=1,
-            share=Processes(rank=rank, count=2, device=torch.device("cpu")),
-        ).take(8, 8)["token_ids"]
-        for rank in range(2)
-    ]
-    assert torch.cat(shares).tolist() == drawn[8:16]
+    assert taken_at(rows, 1234, 50) == drawn[1234:1284]
+    shares = []
+    for rank in range(2):
+        share = Processes(rank=rank, count=2, device=torch.device("cpu"))
+        parts = [Counted(0), Counted(1), Counted(2)]
+        shares += taken_at(Rows(parts, [3.0, 1.0, 1.5], seed=1, share=share), 8, 8)
+    assert shares == drawn[8:16]
     with pytest.raises(ValueError, match=r"weight 0\.0001"):
         Rows([Counted(0), Counted(1)], [1.0, 0.0001], seed=0, share=ALONE)
 
@@ -189,8 +189,8 @@ def test_markers_are_anchors_in_a_stream_too(recipe, corpus, llama_folder):
     base = load_base(str(llama_folder))
     rows = load_rows(chosen, base, ALONE)
     rows.begin(None)
-    [(token_ids, anchors)] = batches(rows, chosen, base, step=0, share=ALONE)
-    for ids, places in zip(token_ids, anchors, strict=True):
+    [batch] = batches(rows, chosen, base, step=0, share=ALONE)
+    for ids, places in zip(batch.token_ids, batch.anchors, strict=True):
         for place in set(places.tolist()):
             assert base.tokenizer.decode(ids[: place + 1]).replace(" ", "").endswith("xyz.")
     chosen = recipe(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from deliberate.core.base import Base
+    from deliberate.core.pairs import PairFormat
     from deliberate.eval import Report
 
 LARGEST_PERCENT = 1000
@@ -35,6 +36,32 @@ _Data = Annotated[
         help="Held-out texts: a text, JSONL or Parquet file, a folder, `stdlib` or `installed`.",
         show_default="what the run held out",
     ),
+]
+_Field = Annotated[
+    str | None,
+    typer.Option(
+        help="The key or column of the text in files of rows.",
+        show_default="text, or pairs as in the run's recipe",
+    ),
+]
+_Question = Annotated[
+    str | None,
+    typer.Option(
+        help="The column of questions: one anchor each, at its end.", show_default="the run's"
+    ),
+]
+_Answer = Annotated[
+    str | None, typer.Option(help="The column of answers.", show_default="the run's")
+]
+_Template = Annotated[
+    str | None,
+    typer.Option(
+        help="What is read before the anchor, with {question} in it.", show_default="{question}"
+    ),
+]
+_Separator = Annotated[
+    str | None,
+    typer.Option(help="What an answer begins with.", show_default="a line end"),
 ]
 _Soft = Annotated[
     str | None,
@@ -59,9 +86,11 @@ def evaluate(
     ] = options.EMBEDDED,
     *,
     data: _Data = None,
-    field: Annotated[
-        str, typer.Option(help="The key or column of the text in files of rows.")
-    ] = "text",
+    field: _Field = None,
+    question: _Question = None,
+    answer: _Answer = None,
+    template: _Template = None,
+    separator: _Separator = None,
     soft: _Soft = None,
     base: options.ImpliedBaseName = None,
     texts: Annotated[int, typer.Option(help="Most passages.")] = 256,
@@ -78,7 +107,8 @@ def evaluate(
     """Measure perplexity at tokens 1, 2, 4, 8, 16 and 32 after anchors in held-out text.
 
     Compares the base alone, the coprocessor's latents, another text's latents, and a soft
-    embedding if there is one. Each change comes with a 95 % interval from resampling texts.
+    embedding if there is one. Each change comes with a 95 % interval from resampling texts. A run
+    that learned answers to questions is measured at each question's end, on its answer.
     """  # noqa: DOC501
     from deliberate.core.checkpoint import EMBEDDED_FOLDERS
     from deliberate.eval import Sample
@@ -88,6 +118,7 @@ def evaluate(
         raise FileExistsError(f"{str(output)!r} exists: add --force, or name another file with -o")
     with configuring():
         sample = Sample(texts=texts, anchors=anchors, ahead=ahead, length=length, seed=seed)
+        pairs = _pairs(field, question, answer, template, separator)
     model = _load_base(run, base, device, dtype)
     trained = load_coprocessor(run, model)
     if soft is None and run == options.EMBEDDED:
@@ -101,6 +132,7 @@ def evaluate(
             soft=baseline,
             data=data,
             field=field,
+            pairs=pairs,
             sample=sample,
             on_passages=count,
         )
@@ -108,6 +140,33 @@ def evaluate(
         output = Path(run) / "eval.json"
     _tell(report, output)
     emit(report.to_dict()) if as_json else _show(report, run)
+
+
+def _pairs(
+    field: str | None,
+    question: str | None,
+    answer: str | None,
+    template: str | None,
+    separator: str | None,
+) -> "PairFormat | None":
+    """The columns of questions and answers, if they are named.
+
+    Raises:
+        ValueError: one is named without the other, or with `field`.
+    """
+    from deliberate.core.pairs import PairFormat
+
+    stated = {"question": question, "answer": answer, "template": template, "separator": separator}
+    named = [name for name, value in stated.items() if value is not None]
+    if not named:
+        return None
+    if question is None or answer is None or field is not None:
+        odd = ", ".join(f"--{name}" for name in [*named, *(["field"] if field else [])])
+        raise ValueError(
+            f"--question and --answer go together, and without --field, got {odd}: name both "
+            "columns, or leave out what goes with them"
+        )
+    return PairFormat.of(stated)
 
 
 def _load_base(run: str, base: str | None, device: str, dtype: options.Dtype | None) -> "Base":
@@ -146,6 +205,11 @@ def _tell(report: "Report", output: Path | None) -> None:
         note(
             f"few passages of {drawn.length_wanted} tokens in {drawn.source}: cut to at most "
             f"{drawn.length} tokens (--length chooses)"
+        )
+    if drawn.left_out:
+        note(
+            f"{drawn.left_out:,} pairs of {drawn.source} left out: they do not fit {drawn.length} "
+            "tokens (--length chooses)"
         )
     if output is not None:
         write_bytes(output, (json.dumps(report.to_dict(), indent=2) + "\n").encode())

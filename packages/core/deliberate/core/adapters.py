@@ -5,7 +5,7 @@
 peft keeps them; its switch also turns gradients on and off, which is undone here, because a
 parameter that wants no gradient when the backward runs gets none.
 
-Source: arXiv:2412.17747, table 5 (LoRA).
+Source: arXiv:2412.17747, table 5 (LoRA) and section A.2.
 """
 
 import warnings
@@ -81,8 +81,20 @@ def adapters_on(trunk: PreTrainedModel, name: str) -> Generator[None]:
         _switch(layers, on=False)
 
 
+def keep_on(trunk: PreTrainedModel, name: str) -> None:
+    """Let a decoder that nobody else uses have one set of its low-rank weights for good."""
+    _switch([layer for layer in _adapted(trunk) if name in layer.lora_A], on=True, name=name)
+
+
+def merge_adapters(trunk: PreTrainedModel) -> None:
+    """Add the low-rank products that are on to a decoder's own weights, and take them out of it."""
+    for layer in _adapted(trunk):
+        layer.merge()
+    without_adapters(trunk)
+
+
 def without_adapters(trunk: PreTrainedModel) -> PreTrainedModel:
-    """A decoder that was just copied, with the linear layers themselves in their place again."""
+    """A decoder of one's own, with the linear layers themselves in their place again."""
     for path, layer in list(trunk.named_modules()):
         if hasattr(layer, "lora_A"):
             trunk.set_submodule(path, layer.get_base_layer())

@@ -174,7 +174,7 @@ def _where(base: dict[str, Any]) -> str:
 
 def _training(recipe: dict[str, Any]) -> str:
     rows = [
-        [f"`{section}.{key}`", _code(without_folders(value) if section == "data" else value)]
+        [f"`{section}.{key}`", _code(without_folders(value))]
         for section in ("data", "objective", "train")
         for key, value in _section(recipe, section).items()
         if value is not None

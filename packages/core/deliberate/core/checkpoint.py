@@ -37,7 +37,7 @@ class Trained:
     """A trained coprocessor and where it came from."""
 
     coprocessor: Coprocessor = field(repr=False)
-    """On the base's device, in the base's dtype, in eval mode."""
+    """On the base's device, in eval mode."""
 
     id: str
     """Folder or Hub id that it was loaded from."""
@@ -109,7 +109,11 @@ def load_weights(coprocessor: Coprocessor, weights: dict[str, Tensor]) -> None:
 
 
 def load_coprocessor(
-    name: str | Path = EMBEDDED, *, base: Base, revision: str | None = None
+    name: str | Path = EMBEDDED,
+    *,
+    base: Base,
+    revision: str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Trained:
     """Load a coprocessor for its base.
 
@@ -117,6 +121,7 @@ def load_coprocessor(
         name: `nano`, `nano-soft`, a folder, or a Hub id.
         base: The base it was trained for, already loaded.
         revision: Branch, tag or commit on the Hub.
+        dtype: In which its weights are held; by default the base's.
 
     Raises:
         CheckpointError: it is not a coprocessor, is damaged, or serves another base.
@@ -130,10 +135,13 @@ def load_coprocessor(
             f"coprocessor {str(name)!r} serves base {stated['id']!r} ({stated['fingerprint']}) and "
             f"this is {base.id!r} ({base.fingerprint}): name its base, or train one for this base"
         )
-    coprocessor = build(_settings(config, folder), base)
+    coprocessor = build(settings_of(config, folder), base)
+    coprocessor.to(
+        base.device, dtype or base.model.dtype
+    )  # before its weights, or they are rounded
     _load_weights(coprocessor, folder)
     return Trained(
-        coprocessor=coprocessor.to(base.device, base.model.dtype).eval().requires_grad_(False),
+        coprocessor=coprocessor.eval().requires_grad_(False),
         id=str(name),
         fingerprint=fingerprint.of_coprocessor(folder, config["coprocessor"]),
         recipe=config["recipe"],
@@ -199,7 +207,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _settings(config: dict[str, Any], folder: Path) -> CoprocessorConfig:
+def settings_of(config: dict[str, Any], folder: Path) -> CoprocessorConfig:
+    """The settings that a coprocessor's `config.json` holds.
+
+    Raises:
+        CheckpointError: this program does not know one of them, or its value cannot be.
+    """
     known = {field.name for field in dataclasses.fields(CoprocessorConfig)}
     unknown = set(config["coprocessor"]) - known  # one that is missing is younger than the file
     if unknown or "kind" not in config["coprocessor"]:

@@ -134,6 +134,9 @@ class Coprocessor(nn.Module, ABC):
     writes_latents: ClassVar[bool] = True
     """Whether `forward` writes latents; a baseline may do without."""
 
+    owns_trunk: ClassVar[bool] = False
+    """Whether it has a decoder that nobody else uses, and which can be adapted."""
+
     text_flops: ClassVar[int] = 0
     """FLOPs that it spends on the text itself, a weight and token: 6 where it reads the text with
     gradient."""
@@ -186,6 +189,10 @@ class Coprocessor(nn.Module, ABC):
             delay=delay,
             execution=self.execution,
         )
+
+    def finished(self) -> "Coprocessor":
+        """What is kept when training ends."""
+        return self
 
     def soft_parameters(self) -> list[nn.Parameter]:
         """Its soft tokens or soft embeddings, which learn at their own rate and never decay."""

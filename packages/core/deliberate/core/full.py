@@ -22,6 +22,7 @@ class FullCoprocessor(TrunkCoprocessor):
     """A decoder of the base's architecture that starts as the base itself."""
 
     uses = frozenset({"layers"})
+    owns_trunk = True
 
     def make_decoder(self, base: Base) -> None:
         """Make the decoder, without embedding and head.

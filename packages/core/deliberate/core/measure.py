@@ -41,6 +41,10 @@ class Passage:
 
     token_ids: list[int]
 
+    anchor: int | None = None
+    """The one anchor that is measured, at the tokens that are behind it; none: some are drawn that
+    have all ahead tokens behind them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
@@ -61,8 +65,8 @@ class Losses:
     sums: dict[str, Float[Tensor, "passages ahead"]]
     """In nats, over the passage's anchors; `base` is there always."""
 
-    anchors: Int[Tensor, " passages"]
-    """Anchors in each passage."""
+    counts: Int[Tensor, "passages ahead"]
+    """How many losses each sum is of: the passage's anchors that have a token there."""
 
     documents: Int[Tensor, " passages"]
     """Document of each passage."""
@@ -70,13 +74,18 @@ class Losses:
     partners: Int[Tensor, " passages"]
     """Document of each passage's partner, whose latents a condition may have given it."""
 
+    @property
+    def anchors(self) -> Int[Tensor, " passages"]:
+        """Anchors in each passage."""
+        return self.counts[:, 0]
+
     def perplexity(self, name: str) -> list[float]:
         """Perplexity at each token ahead."""
-        return (self.sums[name].sum(0) / self.anchors.sum()).exp().tolist()
+        return (self.sums[name].sum(0) / self.counts.sum(0)).exp().tolist()
 
     def change_percent(self, name: str) -> list[float]:
         """Change of perplexity against the base at each token ahead, in percent."""
-        difference = (self.sums[name] - self.sums["base"]).sum(0) / self.anchors.sum()
+        difference = (self.sums[name] - self.sums["base"]).sum(0) / self.counts.sum(0)
         return (100 * difference.expm1()).tolist()
 
 
@@ -135,14 +144,14 @@ def measure(
     seed: int = 0,
     on_batch: Callable[[int], None] = lambda done: None,
 ) -> Losses:
-    """Loss at each of the `ahead` tokens after sampled anchors, for the base and each condition.
+    """Loss at each of the `ahead` tokens after anchors, for the base and each condition.
 
     Args:
         base: Reads texts and latents.
         conditions: By name; all of them at the same anchors.
-        chosen: From `passages`, each longer than `ahead`.
-        anchors: Anchors in each passage, or as many as fit.
-        ahead: Tokens after each anchor.
+        chosen: From `passages`, each longer than `ahead`, or all with an anchor of their own.
+        anchors: Anchors in each passage, or as many as fit, where they are drawn.
+        ahead: Tokens after each anchor, or as many as one passage has behind its own anchor.
         delay: Tokens that the base decodes before the latents arrive; the losses are on later ones.
         batch: Passages in each forward.
         seed: Of the anchors.
@@ -152,23 +161,26 @@ def measure(
     order = sorted(range(len(chosen)), key=lambda index: -len(chosen[index].token_ids))
     most = max((c.writer.config.latents for c in conditions.values()), default=0)
     counts, partners = [], []
+    own = [len(row.token_ids) - 1 - row.anchor for row in chosen if row.anchor is not None]
+    if own:
+        anchors, ahead = 1, min(ahead, max(own) - delay)
     for numbers in _batches(order, batch):
         rows = [chosen[number] for number in numbers]
         token_ids, where, valid = _layout(
-            base, rows, numbers, anchors=anchors, ahead=delay + ahead, most=most, seed=seed
+            base, rows, numbers, anchors=anchors, ahead=ahead, delay=delay, most=most, seed=seed
         )
         partner = _partners(rows)
         losses = _losses(
             base, conditions, base.read(token_ids), where, partner, ahead=ahead, delay=delay
         )
         for name, loss in losses.items():
-            sums[name].append((loss * valid[..., None]).sum(1).double().cpu())
+            sums[name].append((loss * valid).sum(1).double().cpu())
         counts.append(valid.sum(1).cpu())
         partners += [rows[row].document for row in partner]
         on_batch(len(partners))
     return Losses(
         sums={name: torch.cat(parts) for name, parts in sums.items()},
-        anchors=torch.cat(counts),
+        counts=torch.cat(counts),
         documents=torch.tensor([chosen[number].document for number in order]),
         partners=torch.tensor(partners),
     )
@@ -234,20 +246,44 @@ def _layout(
     *,
     anchors: int,
     ahead: int,
+    delay: int,
     most: int,
     seed: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Padded tokens, anchors, and which anchors count (short passages repeat their last)."""
-    width = max(len(row.token_ids) for row in rows)
-    token_ids = torch.zeros(len(rows), width, dtype=torch.long)
+    """Padded tokens, anchors, and which ahead tokens count.
+
+    Passages with few anchors repeat their last, which do not count; nor does padding.
+    """
     where, valid = [], []
-    for index, (row, number) in enumerate(zip(rows, numbers, strict=True)):
-        token_ids[index, : len(row.token_ids)] = torch.tensor(row.token_ids)
-        last = last_anchor(len(row.token_ids), latents=most, ahead=ahead, limit=base.positions)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
-        drawn = sample_anchors(1, anchors=anchors, last=last, generator=generator)[0]
+    for row, number in zip(rows, numbers, strict=True):
+        drawn = _anchors(
+            base,
+            row,
+            anchors=anchors,
+            most=most,
+            ahead=delay + ahead,
+            seed=seed * 1_000_003 + number,
+        )
         missing = anchors - len(drawn)
         where.append(torch.nn.functional.pad(drawn, (0, missing), value=int(drawn[-1])))
-        valid.append(torch.arange(anchors) < len(drawn))
+        behind = len(row.token_ids) - 1 - delay - where[-1]
+        real = torch.arange(ahead) < behind[:, None]
+        valid.append(real & (torch.arange(anchors) < len(drawn))[:, None])
+    reach = max(int(each.max()) for each in where) + delay + ahead + 1
+    width = max(reach, *(len(row.token_ids) for row in rows))
+    token_ids = torch.zeros(len(rows), width, dtype=torch.long)
+    for padded, row in zip(token_ids, rows, strict=True):
+        padded[: len(row.token_ids)] = torch.tensor(row.token_ids)
     device = base.device
     return token_ids.to(device), torch.stack(where).to(device), torch.stack(valid).to(device)
+
+
+def _anchors(
+    base: Base, row: Passage, *, anchors: int, most: int, ahead: int, seed: int
+) -> Int[Tensor, " anchors"]:
+    """A passage's own anchor, or some drawn ones."""
+    if row.anchor is not None:
+        return torch.tensor([row.anchor])
+    last = last_anchor(len(row.token_ids), latents=most, ahead=ahead, limit=base.positions)
+    generator = torch.Generator().manual_seed(seed)
+    return sample_anchors(1, anchors=anchors, last=last, generator=generator)[0]

@@ -133,6 +133,32 @@ def check_field(source: Source, columns: Iterable[str]) -> None:
         raise TextError(f"{source.path!r} has no field {source.field!r}: it has {has}")
 
 
+def has_columns(source: Source) -> bool:
+    """Whether a source, if it is there, has rows of several columns and not texts alone."""
+    path = Path(source.path)
+    return source.path not in EMBEDDED and not (path.exists() and _files(path)[0] == "text")
+
+
+def text_of(row: Mapping[str, Any], source: Source, number: int) -> str:
+    """The text in a row; none is the empty text.
+
+    Args:
+        row: Of the source.
+        source: Names the field.
+        number: Of the row, from 1, for the message.
+
+    Raises:
+        TextError: the field is not there, or is no text.
+    """
+    check_field(source, row)
+    text = row[source.field or "text"]
+    if text is not None and not isinstance(text, str):
+        raise TextError(
+            f"{source.path!r} row {number}: {source.field!r} must be text, got {text!r}"
+        )
+    return text or ""
+
+
 def texts_of(rows: Iterable[Any], source: Source) -> Iterator[str]:
     """The texts in a source's rows, in their order, without those that are empty.
 
@@ -141,13 +167,8 @@ def texts_of(rows: Iterable[Any], source: Source) -> Iterator[str]:
     """
     try:
         for number, row in enumerate(rows, 1):
-            check_field(source, row)
-            text = row[source.field or "text"]
-            if text is not None and not isinstance(text, str):
-                raise TextError(
-                    f"{source.path!r} row {number}: {source.field!r} must be text, got {text!r}"
-                )
-            if text and text.strip():
+            text = text_of(row, source, number)
+            if text.strip():
                 yield text
     except (OSError, ValueError, DatasetsError) as error:  # what a stream's readers raise
         reason = " ".join(str(error).split())

@@ -34,16 +34,17 @@ def changes(losses: Losses, name: str, *, seed: int = 0) -> list[Change]:
         seed: Of the resampling.
     """
     difference = (losses.sums[name] - losses.sums["base"]).numpy()
-    anchors = losses.anchors.numpy().astype(float)
+    counts = losses.counts.numpy().astype(float)
     if resampled_unit(losses) == "document":
         _, unit = np.unique(losses.documents.numpy(), return_inverse=True)
         difference = _summed(difference, unit)
-        anchors = _summed(anchors[:, None], unit)[:, 0]
-    count = len(anchors)
+        counts = _summed(counts, unit)
+    count = len(counts)
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-    drawn = 100 * np.expm1(draws @ difference / (draws @ anchors)[:, None])
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-    value = 100 * np.expm1(difference.sum(0) / anchors.sum())
+    with np.errstate(invalid="ignore"):  # a draw of answers that are all shorter says nothing
+        drawn = 100 * np.expm1(draws @ difference / (draws @ counts))
+    low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0)
+    value = 100 * np.expm1(difference.sum(0) / counts.sum(0))
     return [
         Change(value=float(v), low=float(a), high=float(b))
         for v, a, b in zip(value, low, high, strict=True)

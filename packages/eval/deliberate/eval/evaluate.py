@@ -11,6 +11,7 @@ from deliberate.core.base import Base
 from deliberate.core.checkpoint import Trained
 from deliberate.core.errors import CheckpointError
 from deliberate.core.measure import Condition, measure
+from deliberate.core.pairs import PairFormat
 from deliberate.eval.controls import shuffled, shuffled_but_last
 from deliberate.eval.report import Report
 from deliberate.eval.sample import Sample, draw
@@ -22,7 +23,8 @@ def evaluate(
     *,
     soft: Trained | None = None,
     data: str | None = None,
-    field: str = "text",
+    field: str | None = None,
+    pairs: PairFormat | None = None,
     sample: Sample | None = None,
     on_passages: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
@@ -34,17 +36,20 @@ def evaluate(
         soft: A soft embedding with as many latents, as the baseline.
         data: A source as in `deliberate.core.texts`, read whole; none is what the coprocessor's
             own recipe held out.
-        field: The key of the text in JSONL files.
+        field: The key of the text in files of rows.
+        pairs: The columns of questions and answers in such a file; the one anchor is then each
+            question's end. With none of these two `data` is read as the coprocessor's own recipe
+            reads texts or pairs.
         sample: How much is measured; by default as `Sample` says.
         on_passages: Told of the passages done and to do, first of all that none is done.
 
     Raises:
         CheckpointError: `soft` is no soft embedding, or has another number of latents.
-        TextError: the texts cannot be read, or are too short.
+        TextError: the texts cannot be read, or are too short, or no pair fits.
     """
     sample = sample or Sample()
     conditions = _conditions(trained, soft)
-    drawn = draw(base, trained, sample, data=data, field=field)
+    drawn = draw(base, trained, sample, data=data, field=field, pairs=pairs)
     total = len(drawn.passages)
     on_passages(0, total)
     losses = measure(

@@ -25,7 +25,7 @@ class Report:
     @property
     def tokens(self) -> list[int]:
         """The tokens after the anchor that are reported."""
-        return [token for token in AHEAD_REPORTED if token <= self.sample.ahead]
+        return [token for token in AHEAD_REPORTED if token <= self.losses.counts.shape[1]]
 
     @property
     def shuffled_from(self) -> str:
@@ -65,6 +65,7 @@ class Report:
             "resampled": resampled_unit(self.losses),
             "shuffled_from": self.shuffled_from,
             "data": self.drawn.source,
+            "pairs": self.drawn.pairs and asdict(self.drawn.pairs),
             "length": self.drawn.length,
             "seed": self.sample.seed,
             "parameters": {

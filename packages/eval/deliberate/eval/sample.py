@@ -3,7 +3,9 @@
 source --> documents --cut, shorter where they would be few, and drawn--> passages
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from datasets import Dataset
 
@@ -11,6 +13,14 @@ from deliberate.core.base import Base
 from deliberate.core.checkpoint import Trained
 from deliberate.core.errors import DeliberateError, TextError
 from deliberate.core.measure import Passage, passages
+from deliberate.core.pairs import (
+    PairFormat,
+    Room,
+    fitting,
+    pair_passages,
+    tokenize_pairs,
+    validation_pairs,
+)
 from deliberate.core.texts import documents, validation_texts
 
 ENOUGH_PASSAGES = 20
@@ -75,9 +85,21 @@ class Drawn:
     length_wanted: int
     """The same, had there been text enough."""
 
+    pairs: PairFormat | None = None
+    """How they are questions and answers, if they are."""
+
+    left_out: int = 0
+    """Pairs that did not fit."""
+
 
 def draw(
-    base: Base, trained: Trained, sample: Sample, *, data: str | None, field: str = "text"
+    base: Base,
+    trained: Trained,
+    sample: Sample,
+    *,
+    data: str | None,
+    field: str | None = None,
+    pairs: PairFormat | None = None,
 ) -> Drawn:
     """Cut the held-out texts into passages, and draw those to be measured.
 
@@ -86,12 +108,18 @@ def draw(
         trained: Its recipe says what was held out, and how long passages are.
         sample: How much of it.
         data: A source as in `deliberate.core.texts`, read whole; none is what was held out.
-        field: The key of the text in JSONL files.
+        field: The key of the text in files of rows.
+        pairs: The columns of questions and answers; with neither of these two, as in its recipe.
 
     Raises:
         TextError: the texts cannot be read, or give less than two passages.
     """
-    source, texts = _held_out(trained, data, field)
+    recipe = trained.recipe.get("data", {})
+    form = pairs or (PairFormat.of(recipe) if field is None else None)
+    if form is not None:
+        return _draw_pairs(base, trained, sample, form, data=data)
+    held_out = trained.recipe.get("eval", {}).get("texts", 64)
+    source, texts = _held_out(recipe, data, field, most=held_out)
     wanted = length = _length(base, trained, sample)
 
     def cut(length: int) -> list[Passage]:
@@ -113,6 +141,43 @@ def draw(
     return Drawn(passages=found, source=source, length=length, length_wanted=wanted)
 
 
+def _draw_pairs(
+    base: Base, trained: Trained, sample: Sample, form: PairFormat, *, data: str | None
+) -> Drawn:
+    """Draw pairs that fit.
+
+    Raises:
+        TextError: the pairs cannot be read, or less than two fit.
+    """
+    recipe = trained.recipe.get("data", {})
+    source, read = validation_pairs(
+        recipe.get("train", "stdlib"), data or recipe.get("validation"), form
+    )
+    length = _length(base, trained, sample)
+    room = Room(
+        length=length,
+        latents=trained.coprocessor.config.latents,
+        ahead=sample.ahead,
+        positions=base.positions,
+    )
+    rows = tokenize_pairs(read, base.tokenizer, form)
+    kept = fitting(rows, room, source=source)
+    found = pair_passages(kept, limit=sample.texts, seed=sample.seed)
+    if len(found) < 2:
+        raise TextError(
+            f"{source!r} gives one pair of at most {length} tokens, and another's latents need two:"
+            " give more pairs, a larger --length, or more --texts"
+        )
+    return Drawn(
+        passages=found,
+        source=source,
+        length=length,
+        length_wanted=length,
+        pairs=form,
+        left_out=len(rows) - len(kept),
+    )
+
+
 def _length(base: Base, trained: Trained, sample: Sample) -> int:
     """Most tokens in a passage that the base has positions for.
 
@@ -130,15 +195,16 @@ def _length(base: Base, trained: Trained, sample: Sample) -> int:
     return length if positions is None else min(length, positions)
 
 
-def _held_out(trained: Trained, data: str | None, field: str) -> tuple[str, Dataset]:
+def _held_out(
+    recipe: Mapping[str, Any], data: str | None, field: str | None, *, most: int
+) -> tuple[str, Dataset]:
     """The source's name and its documents."""
     if data is not None:
-        return data, documents(data, split="validation", field=field)
-    recipe = trained.recipe.get("data", {})
+        return data, documents(data, split="validation", field=field or "text")
     return validation_texts(
         recipe.get("train", "stdlib"),
         recipe.get("validation"),
-        field=recipe.get("field", "text"),
+        field=field or recipe.get("field", "text"),
         streaming=recipe.get("streaming", False),
-        most=trained.recipe.get("eval", {}).get("texts", 64),
+        most=most,
     )

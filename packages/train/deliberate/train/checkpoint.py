@@ -42,7 +42,10 @@ class State:
     """Fingerprint of the base."""
 
     rows: str
-    """Fingerprint of the training rows; see `data.fingerprint_of_rows`."""
+    """Fingerprint of the training rows; see `rows.Rows.fingerprint`."""
+
+    init: str = ""
+    """Fingerprint of the coprocessor it began from, if any."""
 
     processes: int = 1
     """How many processes share each batch: their number decides how sums are rounded."""
@@ -111,7 +114,7 @@ def restore(folder: Path, coprocessor: Coprocessor, optimizer: AdamW, *, expecte
         expected: Names the base and the rows that the run has now.
 
     Raises:
-        CheckpointError: it cannot be read, or is of another coprocessor, base or training rows.
+        CheckpointError: it cannot be read, or is of another coprocessor, base, start or rows.
     """
     try:
         state = State(**json.loads((folder / _STATE).read_text()))
@@ -128,7 +131,7 @@ def restore(folder: Path, coprocessor: Coprocessor, optimizer: AdamW, *, expecte
 
 
 def _same(folder: Path, state: State, expected: State) -> None:
-    """See that a checkpoint is of this base and these rows, by as many processes.
+    """See that a checkpoint is of this base, these rows and this start, by as many processes.
 
     Raises:
         CheckpointError: it is not; names which.
@@ -142,6 +145,7 @@ def _same(folder: Path, state: State, expected: State) -> None:
     for what, before, now in (
         ("base (base.id)", state.base, expected.base),
         ("training rows (data.train)", state.rows, expected.rows),
+        ("start (train.init)", state.init, expected.init),
     ):
         if before != now:
             raise CheckpointError(

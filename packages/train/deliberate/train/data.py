@@ -16,13 +16,12 @@ from deliberate.core.measure import Passage, passages
 from deliberate.core.packing import Packer, pack
 from deliberate.core.sources import EMBEDDED, Source, sources
 from deliberate.core.texts import documents, hold_out, validation_texts
+from deliberate.train.batch import Batch
+from deliberate.train.pairs import load_pair_passages, load_pairs, pair_batches
 from deliberate.train.processes import Processes
 from deliberate.train.recipe import Recipe
-from deliberate.train.rows import Packed, Rows, with_room
+from deliberate.train.rows import Packed, Part, Rows, with_room
 from deliberate.train.stream import Stream
-
-Batch = tuple[Tensor, Tensor]
-"""Token ids (batch, token) and anchors (batch, anchors)."""
 
 
 def check_room(recipe: Recipe, base: Base) -> None:
@@ -65,7 +64,7 @@ def check_shares(recipe: Recipe, count: int) -> None:
 
 
 def load_rows(recipe: Recipe, base: Base, share: Processes) -> Rows:
-    """This process's training rows, of which those of a stream are not read yet.
+    """This process's training rows, packed or pairs; those of a stream are not read yet.
 
     Raises:
         TextError: a source cannot be read, or has not one full row for each process.
@@ -73,16 +72,26 @@ def load_rows(recipe: Recipe, base: Base, share: Processes) -> Rows:
     """
     data = recipe.data
     chosen = sources(data.train, field=data.field)
-    streamed = [data.streaming and source.path not in EMBEDDED for source in chosen]
-    parts = [
-        (_stream if live else _packed)(source, recipe, base, share)
-        for source, live in zip(chosen, streamed, strict=True)
-    ]
+    parts = [_part(source, recipe, base, share) for source in chosen]
     weights = [source.weight for source in chosen]
     try:
         return Rows(parts, weights, seed=recipe.train.seed, share=share)
     except ValueError as error:
         raise DeliberateError(str(error)) from error
+
+
+def _part(source: Source, recipe: Recipe, base: Base, share: Processes) -> Part:
+    """The rows of one source.
+
+    Raises:
+        TextError: as in `load_rows`.
+    """
+    data = recipe.data
+    if data.pairs is not None:
+        return Packed(load_pairs(source, recipe, base, data.pairs), seed=recipe.train.seed)
+    if data.streaming and source.path not in EMBEDDED:
+        return _stream(source, recipe, base, share)
+    return _packed(source, recipe, base, share)
 
 
 def _packed(source: Source, recipe: Recipe, base: Base, share: Processes) -> Packed:
@@ -141,6 +150,8 @@ def _last_anchor(recipe: Recipe, base: Base) -> int:
 def load_passages(recipe: Recipe, base: Base) -> list[Passage]:
     """Held-out passages for validation."""
     data = recipe.data
+    if data.pairs is not None:
+        return load_pair_passages(recipe, base, data.pairs)
     _, texts = validation_texts(
         data.train,
         data.validation,
@@ -165,15 +176,23 @@ def batches(
     Of texts that are read whole, the batches are a function of the recipe and the step alone, so
     that a resumed run sees what the uninterrupted one would have, and two processes what one would.
     """
-    size = recipe.train.batch
+    size, parts = recipe.train.batch, recipe.train.accumulate
+    firsts = range(step * parts * size, (step + 1) * parts * size, size)
+    if recipe.data.pairs is not None:
+        yield from pair_batches(
+            [rows.all(each, size) for each in firsts], recipe, base, share=share
+        )
+        return
     generator = torch.Generator().manual_seed(recipe.train.seed * 1_000_003 + step)
     own = slice(share.rank * size // share.count, (share.rank + 1) * size // share.count)
     last = _last_anchor(recipe, base)
-    for part in range(recipe.train.accumulate):
-        first = (step * recipe.train.accumulate + part) * size
-        taken = share.together(lambda first=first: rows.take(first, size))
-        anchors = _anchors(taken.get("marks"), recipe, last, generator, own)
-        yield _moved(taken["token_ids"], base), _moved(anchors, base)
+    for first in firsts:
+        taken = share.together(lambda first=first: rows.own(first, size))
+        marks = [row["marks"] for row in taken] if "marks" in taken[0] else None
+        yield Batch(
+            token_ids=_moved(torch.stack([row["token_ids"] for row in taken]), base),
+            anchors=_moved(_anchors(marks, recipe, last, generator, own), base),
+        )
 
 
 def _moved(numbers: Tensor, base: Base) -> Tensor:

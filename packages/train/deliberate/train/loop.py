@@ -12,9 +12,9 @@ import torch
 from deliberate.core.base import load_base
 from deliberate.core.errors import DeliberateError
 from deliberate.core.execution import check_execution
-from deliberate.core.kinds import build
 from deliberate.train.data import check_room, check_shares, load_passages, load_rows
 from deliberate.train.folder import check_folder, occupy
+from deliberate.train.init import begin
 from deliberate.train.plan import check_base_fits
 from deliberate.train.precision import memory_of, settle_dtype
 from deliberate.train.processes import Elsewhere, Processes, joined
@@ -91,10 +91,9 @@ def _train(
     check_room(recipe, base)
     rows = processes.in_turn(lambda: load_rows(recipe, base, processes))
     held_out = processes.in_turn(lambda: load_passages(recipe, base))
-    torch.manual_seed(recipe.train.seed)
-    coprocessor = build(recipe.coprocessor, base).float()
+    coprocessor, init = processes.in_turn(lambda: begin(recipe.coprocessor, recipe.train, base))
     coprocessor.execution = recipe.train.execution
-    run = Run(recipe, folder, base, coprocessor, rows, held_out, processes, trackers)
+    run = Run(recipe, folder, base, coprocessor, rows, held_out, processes, trackers, init)
     if resume:
         processes.in_turn(run.restore)
     processes.together(lambda: rows.begin(run.streams))

@@ -1,6 +1,6 @@
 """The coprocessor and its loss as one module, which several processes can wrap.
 
-    (token ids, anchors) --base reads--> Reading --coprocessor, base--> mean loss of ahead tokens
+    Batch --base reads--> Reading --coprocessor, base--> mean loss of ahead tokens
 
 Source: arXiv:2412.17747, sections 2.2 and 2.3.
 """
@@ -27,18 +27,22 @@ class Objective(nn.Module):
         self.base, self.recipe = base, recipe
 
     def forward(
-        self, token_ids: Int[Tensor, "batch token"], anchors: Int[Tensor, "batch anchors"]
+        self,
+        token_ids: Int[Tensor, "batch token"],
+        anchors: Int[Tensor, "batch anchors"],
+        weights: Float[Tensor, "batch anchors ahead"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Mean loss, in nats, of the ahead tokens of all anchors."""
+        """Loss, in nats, of the ahead tokens of all anchors; arguments are fields of `Batch`."""
         objective = self.recipe.objective
         with precision(self.base, self.recipe):
-            return self.coprocessor.losses(
+            losses = self.coprocessor.losses(
                 self.base,
                 self.base.read(token_ids),
                 anchors,
-                ahead=objective.ahead,
+                ahead=objective.ahead if weights is None else weights.shape[-1],
                 delay=objective.delay,
-            ).mean()
+            )
+            return losses.mean() if weights is None else (losses * weights).sum()
 
 
 def precision(base: Base, recipe: Recipe) -> Any:

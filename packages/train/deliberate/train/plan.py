@@ -131,6 +131,8 @@ _LOWER = {
 
 def _anchors(recipe: Recipe) -> int:
     objective = recipe.objective
+    if recipe.data.pairs is not None:
+        return 1
     room = recipe.data.length - objective.ahead - objective.delay
     return room if objective.place == "every" else min(objective.anchors, room)
 
@@ -156,8 +158,8 @@ def _flops_of_row(recipe: Recipe, shape: Shape) -> dict[str, float | int]:
     head = (4 if shape.writes_latents else 6) * shape.vocab * shape.hidden * predicted
     return {
         "text": 2 * shape.trunk * length,
-        "coprocessor": (6 * shape.trained_trunk + 4 * shape.shared_trunk) * soft
-        + shape.text_flops * shape.trained_trunk * length,
+        "coprocessor": (6 * shape.trained_trunk + 4 * shape.shared_trunk)
+        * (soft + length * bool(shape.text_flops)),
         "base": 4 * shape.trunk * fed,
         "head": head,
         "attention": scores + causal,
@@ -170,12 +172,13 @@ def _memory(recipe: Recipe, shape: Shape, rows: int) -> dict[str, int]:
     length = recipe.data.length
     soft, fed = (rows * tokens for tokens in _group_tokens(recipe, shape))
     read = rows * length * (2 * shape.layers * shape.values + 2 * shape.hidden) * width
-    casts = (width != _FLOAT) * width * shape.trained_trunk  # autocast keeps its copies
+    cast = shape.trained_trunk + (shape.shared_trunk if shape.frozen else 0)
+    casts = (width != _FLOAT) * width * cast  # autocast keeps its copies
     predicted = rows * _anchors(recipe) * recipe.objective.ahead
     logits = max(LOGITS_AT_ONCE, FEWEST_ROWS * shape.vocab) * (2 * width + 2 * _FLOAT)
     return {
         "base": shape.base * width,
-        "coprocessor and optimizer": (2 + _ADAM) * _FLOAT * shape.trained + casts,
+        "coprocessor and optimizer": _FLOAT * ((2 + _ADAM) * shape.trained + shape.frozen) + casts,
         "text keys and values": read,
         "activations": _activations(recipe, shape, soft, fed, rows * length, width)
         + 2 * predicted * shape.hidden * width,

@@ -16,7 +16,8 @@ import yaml
 
 from deliberate.core.coprocessor import CoprocessorConfig, coprocessor_config
 from deliberate.core.errors import RecipeError
-from deliberate.core.kinds import check_kind
+from deliberate.core.kinds import KINDS, check_kind
+from deliberate.train.init import settled
 from deliberate.train.sections import (
     BaseSection,
     DataSection,
@@ -48,11 +49,30 @@ class Recipe:
             raise ValueError(
                 f"coprocessor.latent_scale must be finite, got {self.coprocessor.latent_scale}"
             )
+        self._check_pairs()
+        self._check_adapted()
         behind = self.objective.ahead + self.objective.delay
         if self.data.length <= behind:
             raise ValueError(
                 f"data.length must be above objective.ahead + objective.delay, got "
                 f"{self.data.length} and {behind}"
+            )
+
+    def _check_pairs(self) -> None:
+        if self.data.pairs is not None and self.objective.place != "uniform":
+            raise ValueError(
+                f"objective.place is {self.objective.place!r} and data.question "
+                f"{self.data.question!r}: a question has one anchor, its last token; leave "
+                "objective.place out"
+            )
+
+    def _check_adapted(self) -> None:
+        rank, kind = self.train.adapt_rank, self.coprocessor.kind
+        if rank is not None and not KINDS[kind].owns_trunk:
+            able = ", ".join(name for name, made in KINDS.items() if made.owns_trunk)
+            raise ValueError(
+                f"train.adapt_rank is {rank} and kind {kind!r} has no trunk of its own to adapt: "
+                f"leave it out to train all weights, or begin from another kind ({able})"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,6 +98,7 @@ def load_recipe(path: str | Path | None = None, *, changes: Sequence[str] = ()) 
 
     Raises:
         RecipeError: the file cannot be read or is not a recipe.
+        DeliberateError: it begins from a coprocessor that is not to be had.
         ValueError: an unknown section or key, or a value that cannot be.
     """
     content = {} if path is None else _read(Path(path))
@@ -96,6 +117,7 @@ def resolve(content: dict[str, Any]) -> Recipe:
     """Make a recipe of plain values.
 
     Raises:
+        DeliberateError: it begins from a coprocessor that is not to be had.
         ValueError: an unknown section or key, or a value that cannot be.
     """
     known = [*_SECTIONS, "coprocessor"]
@@ -109,7 +131,7 @@ def resolve(content: dict[str, Any]) -> Recipe:
         name: _section(name, kind, content.get(name, {})) for name, kind in _SECTIONS.items()
     }
     settings = _checked("coprocessor", CoprocessorConfig, content.get("coprocessor", {}))
-    return Recipe(coprocessor=coprocessor_config(**settings), **sections)
+    return Recipe(coprocessor=settled(sections["train"].init, settings), **sections)
 
 
 def dump(recipe: Recipe) -> str:

@@ -21,7 +21,7 @@ MIX = 1000
 """Positions over which each source comes up exactly as often as its weight says."""
 
 Row = Mapping[str, Any]
-"""`token_ids`, and where markers are wanted `marks`: both (token,)."""
+"""`token_ids`, where markers are wanted `marks`, both (token,); of a pair `anchor`."""
 
 
 @runtime_checkable
@@ -92,19 +92,16 @@ class Rows:
             return prints[0]
         return hashlib.sha256(f"{prints} {self._quotas}".encode()).hexdigest()[:16]
 
-    def take(self, first: int, size: int) -> dict[str, Any]:
-        """This process's share of `size` rows from position `first` on.
-
-        Returns:
-            `token_ids`, (own rows, token), and where markers are wanted `marks`, a tensor a row.
-        """
+    def own(self, first: int, size: int) -> list[Row]:
+        """This process's share of `size` rows from position `first` on."""
         rank, count = self._share.rank, self._share.count
-        own = range(first + rank * size // count, first + (rank + 1) * size // count)
-        rows = [self._parts[source].row(index) for source, index in map(self._place, own)]
-        taken: dict[str, Any] = {"token_ids": torch.stack([row["token_ids"] for row in rows])}
-        if "marks" in rows[0]:
-            taken["marks"] = [row["marks"] for row in rows]
-        return taken
+        low, high = (first + part * size // count for part in (rank, rank + 1))
+        return self.all(low, high - low)
+
+    def all(self, first: int, size: int) -> list[Row]:
+        """The `size` rows from position `first` on; of a stream not for others to take too."""
+        places = map(self._place, range(first, first + size))
+        return [self._parts[source].row(index) for source, index in places]
 
     def state(self) -> list[Any]:
         """Where each source is, as JSON holds it."""
@@ -126,11 +123,13 @@ class Rows:
 
 
 def fingerprint_of_rows(rows: Dataset) -> str:
-    """Identifies the token ids of packed rows and their order."""
+    """Identifies the token ids of rows, their order, and where questions end."""
     digest = hashlib.sha256(f"{len(rows)} rows".encode())
     for part in rows.with_format("arrow").iter(batch_size=1000):
         for chunk in part["token_ids"].chunks:
             digest.update(chunk.flatten().to_numpy(zero_copy_only=False).astype("<i8").tobytes())
+        if "anchor" in rows.column_names:
+            digest.update(part["anchor"].to_numpy().astype("<i8").tobytes())
     return digest.hexdigest()[:16]
 
 

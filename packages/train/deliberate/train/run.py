@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import torch
-from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
@@ -25,6 +24,7 @@ from deliberate.core.checkpoint import save_coprocessor
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import DeliberateError
 from deliberate.core.measure import AHEAD_REPORTED, Condition, Passage, measure
+from deliberate.train.batch import Batch
 from deliberate.train.best import Best, loss_change
 from deliberate.train.checkpoint import State, found, path_of, restore, save_checkpoint
 from deliberate.train.data import batches
@@ -90,6 +90,7 @@ class Run:
         held_out: list[Passage],
         processes: Processes,
         trackers: Trackers,
+        init: str = "",
     ) -> None:
         """Make its optimizer, at step 0."""
         self.recipe, self.folder, self.base, self.coprocessor = recipe, folder, base, coprocessor
@@ -105,6 +106,7 @@ class Run:
             base=base.fingerprint,
             rows=rows.fingerprint,
             processes=processes.count,
+            init=init,
         )
         self.streams: list[Any] = []
         """Where this process's streams are."""
@@ -188,14 +190,15 @@ class Run:
         set_rate(self.optimizer, recipe, step)
         total, tokens = 0.0, 0
         shares = batches(self.rows, recipe, self.base, step=step, share=self.processes)
-        for part, (token_ids, anchors) in enumerate(shares, 1):
+        for part, batch in enumerate(shares, 1):
             if self.processes.any(stop.is_set()):
                 self.optimizer.zero_grad()
                 return None
-            total += self._backward(token_ids, anchors, step=step, averaged=part == parts)
+            total += self._backward(batch, step=step, averaged=part == parts)
             group = 2 * recipe.coprocessor.latents + recipe.objective.ahead - 1
             group *= self.coprocessor.writes_latents
-            tokens += self.processes.count * (token_ids.numel() + anchors.numel() * group)
+            through = batch.token_ids.numel() + batch.anchors.numel() * group
+            tokens += self.processes.count * through
         self.processes.by_first(lambda: self.spikes.check(step + 1, total, self._last_checkpoint))
         norm = clip_grad_norm_(self.coprocessor.parameters(), recipe.train.clip).item()
         self._check_finite("norm of the gradient", step + 1, norm)
@@ -203,18 +206,18 @@ class Run:
         self.optimizer.zero_grad()
         return _Done(total, tokens, norm)
 
-    def _backward(self, token_ids: Tensor, anchors: Tensor, *, step: int, averaged: bool) -> float:
+    def _backward(self, batch: Batch, *, step: int, averaged: bool) -> float:
         """Add one batch's gradients; its share of the step's loss, as a mean over processes.
 
         Args:
-            token_ids: This process's rows, (batch, token).
-            anchors: Theirs, (batch, anchors).
+            batch: This process's share of it.
             step: Optimizer steps done.
             averaged: Whether processes exchange gradients now, or go on adding up their own.
         """
         apart = self.processes.count > 1 and not averaged
         with self.objective.no_sync() if apart else nullcontext():
-            loss = self.objective(token_ids, anchors) / self.recipe.train.accumulate
+            loss = self.objective(batch.token_ids, batch.anchors, batch.weights)
+            loss = loss / self.recipe.train.accumulate
             value = self.processes.mean(loss.item())
             self._check_finite("loss", step + 1, value)
             loss.backward()
@@ -252,7 +255,7 @@ class Run:
             )
         change = losses.change_percent("latents")
         self._check_finite("change of perplexity", self.state.step, *change)
-        reported = [token for token in AHEAD_REPORTED if token <= evaluation.ahead]
+        reported = [token for token in AHEAD_REPORTED if token <= len(change)]
         overall = round(loss_change(losses, self.recipe), 6)
         self.reached = {
             "loss_change": overall,
@@ -298,4 +301,5 @@ class Run:
         reached = {"step": self.state.step, **self.reached, "seconds": round(self.state.seconds)}
         about = {**self.recipe.to_dict(), "reached": reached}
         dtype = getattr(torch, self.recipe.train.save_dtype)
-        save_coprocessor(self.coprocessor, folder, base=self.base, recipe=about, dtype=dtype)
+        finished = self.coprocessor.finished()
+        save_coprocessor(finished, folder, base=self.base, recipe=about, dtype=dtype)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from deliberate.core.execution import Attention, Execution
+from deliberate.core.pairs import SEPARATOR, TEMPLATE, PairFormat
 from deliberate.core.sources import Source
 
 MAX_SEED = 2**42
@@ -52,8 +53,37 @@ class DataSection:
     """Whether training texts are read when they are needed: each process reads its share of them,
     and their rows are mixed within blocks. Otherwise they are read whole before the first step."""
 
+    question: str | None = None
+    """Column of the questions, where rows are questions and answers and not texts (`field` is then
+    not heeded): the latents are written at each question's end, and the loss is on its answer."""
+
+    answer: str | None = None
+    """Column of the answers."""
+
+    template: str = TEMPLATE
+    """What the base reads before the latents, with `{question}` in it once."""
+
+    separator: str = SEPARATOR
+    """What the answer's tokens begin with, such as a space or a line end."""
+
     length: int = 512
-    """Tokens in each packed row."""
+    """Tokens in each packed row, or the most in a question and its answer together."""
+
+    @property
+    def pairs(self) -> PairFormat | None:
+        """How rows are questions and answers, if they are.
+
+        Raises:
+            ValueError: the template has no place for the question, or the columns are one.
+        """
+        if self.question is None or self.answer is None:
+            return None
+        return PairFormat(
+            question=self.question,
+            answer=self.answer,
+            template=self.template,
+            separator=self.separator,
+        )
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -65,6 +95,16 @@ class DataSection:
         for name in ("train", "validation"):
             if getattr(self, name) == ():
                 raise ValueError(f"data.{name} must name at least one source, got none")
+        if (self.question is None) != (self.answer is None):
+            raise ValueError(
+                f"data.question is {self.question!r} and data.answer is {self.answer!r}: name both "
+                "columns, or none"
+            )
+        plain = (self.template, self.separator) == (TEMPLATE, SEPARATOR)
+        if self.pairs is None and not plain:
+            raise ValueError("data.template and data.separator go with data.question alone")
+        if self.streaming and self.pairs is not None:
+            raise ValueError("data.streaming goes with texts, and not with data.question")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +119,8 @@ class ObjectiveSection:
 
     place: Literal["uniform", "every", "marker"] = "uniform"
     """Where anchors may be: anywhere, at every token that has room (`anchors` is not heeded), or
-    at the last token of each marker."""
+    at the last token of each marker. Questions have one, their last token, and none of these is
+    heeded."""
 
     markers: tuple[str, ...] | None = None
     """For `place: marker`: strings such as the end of a question."""
@@ -167,6 +208,14 @@ class TrainSection:
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """In which the finished coprocessor's weights are written."""
 
+    init: str | None = None
+    """A trained coprocessor to begin from: a run's folder, `nano` or a Hub id. The coprocessor's
+    settings are then its."""
+
+    adapt_rank: int | None = None
+    """Rank of low-rank weights on that coprocessor's own trunk, which alone learn, with its soft
+    tokens; at the end they are added to its weights. None: all weights learn."""
+
     @property
     def execution(self) -> Execution:
         """How groups go through a decoder."""
@@ -180,6 +229,13 @@ class TrainSection:
         """
         counts = ("steps", "batch", "accumulate", "checkpoint_every", "keep", "validate_every")
         _at_least_one(self, "train", *counts)
+        if self.adapt_rank is not None:
+            _at_least_one(self, "train", "adapt_rank")
+            if self.init is None:
+                raise ValueError(
+                    f"train.adapt_rank is {self.adapt_rank} and there is nothing to adapt: name a "
+                    "trained coprocessor as train.init"
+                )
         soft = self.soft_learning_rate
         for name, kept, rule in (
             ("learning_rate", 0 < self.learning_rate <= MAX_RATE, f"above 0, at most {MAX_RATE:g}"),

@@ -5,7 +5,7 @@ recipe --architecture--> base and coprocessor on torch's `meta` device --> Shape
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer, models
@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
+from deliberate.core.adapted import AdaptedCoprocessor
 from deliberate.core.base import EMBEDDED, NANO, Base, check_supported, decoder_layers
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import DeliberateError
@@ -67,6 +68,9 @@ class Shape:
     shared_trunk: int
     """Likewise of what the coprocessor uses and does not train."""
 
+    frozen: int
+    """Weights that the coprocessor has to itself and does not train."""
+
     text_flops: int
     """FLOPs that the coprocessor spends on the text itself, a weight and token."""
 
@@ -88,9 +92,13 @@ def shape_of(recipe: Recipe) -> Shape:
         base = Base(model=model, tokenizer=_blank_tokenizer(), id=recipe.base.id)
         trunk = _count(_multiplied(base.trunk))  # before low-rank weights come to stand in it
         # The start of a learned scale is measured on real weights, and is one weight.
-        coprocessor = build(replace(recipe.coprocessor, latent_scale=1.0), base)
+        made = build(replace(recipe.coprocessor, latent_scale=1.0), base)
+        reader = made.trunk if isinstance(made, TrunkCoprocessor) else None
+        coprocessor: Coprocessor = made
+        if recipe.train.adapt_rank is not None:
+            trained_one = cast(TrunkCoprocessor, made)
+            coprocessor = AdaptedCoprocessor(trained_one, rank=recipe.train.adapt_rank)
     own = {id(parameter) for parameter in coprocessor.parameters()}
-    reader = coprocessor.trunk if isinstance(coprocessor, TrunkCoprocessor) else None
     trained = _multiplied(coprocessor)
     heads: int = config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -109,8 +117,9 @@ def shape_of(recipe: Recipe) -> Shape:
         shared_trunk=0
         if reader is None
         else _count([p for p in _multiplied(reader) if id(p) not in own]),
-        text_flops=coprocessor.text_flops,
-        writes_latents=coprocessor.writes_latents,
+        frozen=_count([p for p in made.parameters() if id(p) not in own]),
+        text_flops=made.text_flops,
+        writes_latents=made.writes_latents,
     )
 
 

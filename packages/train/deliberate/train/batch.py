@@ -1,0 +1,21 @@
+"""One process's share of a batch: what a forward and backward take."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Batch:
+    """Rows of tokens, and where in them the base gets latents."""
+
+    token_ids: Int[Tensor, "batch token"]
+    """Rows, padded on the right where some are shorter."""
+
+    anchors: Int[Tensor, "batch anchors"]
+    """Index of the last token that each group's latents know."""
+
+    weights: Float[Tensor, "batch anchors ahead"] | None = None
+    """How much each ahead token's loss counts in this share's, which is then their sum; none: the
+    share's loss is their mean."""
