@@ -136,9 +136,8 @@ def load_coprocessor(
             f"this is {base.id!r} ({base.fingerprint}): name its base, or train one for this base"
         )
     coprocessor = build(settings_of(config, folder), base)
-    coprocessor.to(
-        base.device, dtype or base.model.dtype
-    )  # before its weights, or they are rounded
+    # Before its weights come, or they would be rounded to the base's dtype.
+    coprocessor.to(base.device, dtype or base.model.dtype)
     _load_weights(coprocessor, folder)
     return Trained(
         coprocessor=coprocessor.eval().requires_grad_(False),
