@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
@@ -80,6 +80,39 @@ class Processes:
         made: list[T] = []
         self.by_first(lambda: made.append(work()))
         return made[0] if made else work()
+
+    def by_all(self, work: Callable[[], T]) -> T:
+        """What each process makes for itself, all at once; if one fails, they all do.
+
+        Raises:
+            DeliberateError: another one failed, in the first.
+            Elsewhere: one of them failed, in all others.
+        """
+        made: list[T] = []
+        own: Exception | None = None
+        told = "it stopped"
+        try:
+            made.append(work())
+            told = ""
+        except (OSError, DeliberateError) as error:
+            own, told = error, str(error)
+        finally:  # so that nobody waits for a process that is gone
+            reasons = self._from_all(told)
+        failed = next((rank for rank, reason in enumerate(reasons) if reason), None)
+        if failed is None:
+            return made[0]
+        if not self.first:
+            raise Elsewhere(reasons[failed]) from own
+        raise own or DeliberateError(
+            f"process {failed + 1} of {self.count} failed: {reasons[failed]}"
+        )
+
+    def _from_all(self, text: str) -> list[str]:
+        if self.count == 1:
+            return [text]
+        held: list[Any] = [None] * self.count
+        distributed.all_gather_object(held, text)
+        return held
 
     def _reduced(self, value: float, how: distributed.ReduceOp.RedOpType) -> float:
         if self.count == 1:

@@ -18,13 +18,12 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grad_norm_
 
 from deliberate.core.base import Base
-from deliberate.core.checkpoint import save_coprocessor
+from deliberate.core.checkpoint import save_coprocessor, weights_of
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import DeliberateError
-from deliberate.core.measure import AHEAD_REPORTED, Condition, Passage, measure
+from deliberate.core.measure import AHEAD_REPORTED, Condition, Losses, Passage, measure
 from deliberate.train.checkpoint import State, found, path_of, restore, save_checkpoint
 from deliberate.train.data import batches, fingerprint_of_rows
 from deliberate.train.folder import CHECKPOINTS, forget_after, log
@@ -32,6 +31,7 @@ from deliberate.train.objective import Objective, precision
 from deliberate.train.optimizer import make_optimizer, set_rate
 from deliberate.train.processes import Processes
 from deliberate.train.recipe import Recipe
+from deliberate.train.sharding import clip, gathered, shard
 
 
 class Interrupted(DeliberateError):
@@ -78,7 +78,10 @@ class Run:
         self.recipe, self.folder, self.base, self.coprocessor = recipe, folder, base, coprocessor
         self.rows, self.held_out, self.processes = rows, held_out, processes
         self.objective: Any = Objective(coprocessor, base, recipe)
-        if processes.count > 1:
+        self.sharded = None
+        if recipe.train.shard == "full":
+            self.sharded = shard(base, coprocessor, recipe, processes)
+        elif processes.count > 1:
             self.objective = DistributedDataParallel(self.objective, forward_sync_buffers=False)
         self.optimizer = make_optimizer(coprocessor, recipe)
         self.state = State(
@@ -94,7 +97,13 @@ class Run:
         """Go back to the newest checkpoint, and forget what was logged after it."""
         whole = found(self.folder / CHECKPOINTS)
         if whole:
-            self.state = restore(whole[-1], self.coprocessor, self.optimizer, expected=self.state)
+            self.state = restore(
+                whole[-1],
+                self.coprocessor,
+                self.optimizer,
+                expected=self.state,
+                among=self._holders,
+            )
         if not self.processes.first:
             return
         kept = forget_after(self.folder, self.state.step)
@@ -168,7 +177,7 @@ class Run:
             group = 2 * recipe.coprocessor.latents + recipe.objective.ahead - 1
             group *= self.coprocessor.writes_latents
             tokens += self.processes.count * (token_ids.numel() + anchors.numel() * group)
-        norm = clip_grad_norm_(self.coprocessor.parameters(), recipe.train.clip)
+        norm = clip(self.coprocessor.parameters(), recipe.train.clip)
         self._check_finite("norm of the gradient", step + 1, norm.item())
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -183,13 +192,18 @@ class Run:
             step: Optimizer steps done.
             averaged: Whether processes exchange gradients now, or go on adding up their own.
         """
-        apart = self.processes.count > 1 and not averaged
+        apart = isinstance(self.objective, DistributedDataParallel) and not averaged
         with self.objective.no_sync() if apart else nullcontext():
-            loss = self.objective(token_ids, anchors) / self.recipe.train.accumulate
+            loss = self._loss(token_ids, anchors) / self.recipe.train.accumulate
             value = self.processes.mean(loss.item())
             self._check_finite("loss", step + 1, value)
             loss.backward()
         return value
+
+    def _loss(self, token_ids: Tensor, anchors: Tensor) -> Tensor:
+        if self.sharded is None:
+            return self.objective(token_ids, anchors)
+        return self.sharded(lambda: self.objective(token_ids, anchors))
 
     def _check_finite(self, what: str, step: int, *values: float) -> None:
         """Stop a run that went astray, before anything of its bad step is written.
@@ -210,15 +224,19 @@ class Run:
     def _validate(self) -> dict[str, float]:
         """Change of perplexity against the base, in percent, by token ahead."""
         evaluation = self.recipe.eval
-        with precision(self.base, self.recipe):
-            losses = measure(
-                self.base,
-                {"latents": Condition(writer=self.coprocessor)},
-                self.held_out,
-                anchors=evaluation.anchors,
-                ahead=evaluation.ahead,
-                delay=self.recipe.objective.delay,
-            )
+
+        def measured() -> Losses:
+            with precision(self.base, self.recipe):
+                return measure(
+                    self.base,
+                    {"latents": Condition(writer=self.coprocessor)},
+                    self.held_out,
+                    anchors=evaluation.anchors,
+                    ahead=evaluation.ahead,
+                    delay=self.recipe.objective.delay,
+                )
+
+        losses = measured() if self.sharded is None else self.sharded.measuring(measured)
         change = losses.change_percent("latents")
         self._check_finite("change of perplexity", self.state.step, *change)
         reported = [token for token in AHEAD_REPORTED if token <= evaluation.ahead]
@@ -231,15 +249,28 @@ class Run:
             line["change_percent"] = change
         self.processes.by_first(lambda: log(self.folder, line))
 
+    @property
+    def _holders(self) -> Processes:
+        """Those who hold shares of the weights; this process alone where it holds them whole."""
+        return Processes(device=self.base.device) if self.sharded is None else self.processes
+
     def _checkpoint(self) -> None:
         """Write a checkpoint, unless this step has its own already."""
         folder, keep = self.folder / CHECKPOINTS, self.recipe.train.keep
 
-        def save() -> None:  # looks for itself: another process may look when it is there
-            if path_of(folder, self.state.step) not in found(folder):
-                save_checkpoint(folder, self.coprocessor, self.optimizer, self.state, keep=keep)
+        def save() -> None:
+            arguments = (folder, self.coprocessor, self.optimizer, self.state)
+            save_checkpoint(*arguments, keep=keep, among=self._holders)
 
-        self.processes.by_first(save)
+        def there() -> bool:  # the first one looks: another may look when it was just written
+            return path_of(folder, self.state.step) in found(folder)
+
+        if self.processes.by_first(there):
+            return
+        if self.sharded is None:
+            self.processes.by_first(save)
+        else:
+            save()
 
     def _finish(self) -> None:
         about = {
@@ -247,10 +278,16 @@ class Run:
             "reached": {"change_percent": self.reached, "seconds": round(self.state.seconds)},
         }
 
+        weights = gathered(weights_of(self.coprocessor), keep=self.processes.first)
+
         def save() -> None:
-            dtype = getattr(torch, self.recipe.train.save_dtype)
             save_coprocessor(
-                self.coprocessor, self.folder, base=self.base, recipe=about, dtype=dtype
+                self.coprocessor,
+                self.folder,
+                base=self.base,
+                recipe=about,
+                dtype=getattr(torch, self.recipe.train.save_dtype),
+                weights=weights,
             )
 
         self.processes.by_first(save)

@@ -151,6 +151,10 @@ class TrainSection:
     attention: Attention = "parts"
     """Form of grouped attention: `parts` on any device, `flex` for CUDA."""
 
+    shard: Literal["none", "full"] = "none"
+    """`full`: of several processes each holds its share of the base, the coprocessor, gradients
+    and optimizer state, for what does not fit one device; `none`: each holds them whole."""
+
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """In which the finished coprocessor's weights are written."""
 
@@ -167,6 +171,8 @@ class TrainSection:
         """
         counts = ("steps", "batch", "accumulate", "checkpoint_every", "keep", "validate_every")
         _at_least_one(self, "train", *counts)
+        if self.shard == "full" and self.compile:
+            raise ValueError("train.shard full does not go with train.compile: leave one of them")
         soft = self.soft_learning_rate
         for name, kept, rule in (
             ("learning_rate", 0 < self.learning_rate <= MAX_RATE, f"above 0, at most {MAX_RATE:g}"),
