@@ -81,20 +81,19 @@ def shard(base: Base, coprocessor: Coprocessor, recipe: Recipe, processes: Proce
         if id(weight) in names  # low-rank weights, which layers of the base hold too
     }
     scalars = {weight for weight in together.parameters() if not weight.ndim}
-    settings: dict[str, Any] = {
-        "mesh": init_device_mesh(device.type, (processes.count,)),
-        "ignored_params": scalars | {weight for _, weight in twice.values()},
-    }
+    mesh = init_device_mesh(device.type, (processes.count,))
     # Autocast would keep casts of whole layers for the backward: gather them as it computes.
-    cast_to = None if recipe.base.dtype == "float32" else torch.bfloat16
     policy = MixedPrecisionPolicy(
-        param_dtype=cast_to, reduce_dtype=torch.float32, cast_forward_inputs=False
+        param_dtype=None if recipe.base.dtype == "float32" else torch.bfloat16,
+        reduce_dtype=torch.float32,
+        cast_forward_inputs=False,
     )
     for trunk in _decoders(together):
         for layer in decoder_layers(trunk):
-            fully_shard(layer, mesh=settings["mesh"], ignored_params=scalars, mp_policy=policy)
+            fully_shard(layer, mesh=mesh, ignored_params=scalars, mp_policy=policy)
         trunk.register_forward_hook(_tie_cache, with_kwargs=True)
-    fully_shard(together, **settings)
+    outside = scalars | {weight for _, weight in twice.values()}
+    fully_shard(together, mesh=mesh, ignored_params=outside)
     for scalar in scalars:  # which has no shares
         scalar.data = scalar.data.to(device)
         if scalar.requires_grad:
