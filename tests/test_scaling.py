@@ -64,5 +64,13 @@ def test_memory_is_that_of_the_plan(row):
     assert f"{sum(memory.values()) / 1e9:.1f}" == whole
 
 
+@pytest.mark.parametrize("row", rows(10), ids=" ".join)
+def test_memory_in_shares_is_that_of_the_plan(row):
+    base, kind, gpus, *said, whole = row
+    memory = planned(base, 32, [*KINDS[kind], "train.shard=full"], gpus=int(gpus)).memory
+    assert [f"{each / 1e9:.1f}" for each in memory.values()] == said
+    assert f"{sum(memory.values()) / 1e9:.1f}" == whole
+
+
 def test_there_are_rows():
-    assert (len(rows(6)), len(rows(8))) == (8, 6)
+    assert (len(rows(6)), len(rows(8)), len(rows(10))) == (8, 6, 6)

@@ -60,6 +60,8 @@ def test_the_dtype_is_the_one_that_a_run_would_settle_on(capsys, monkeypatch):
     [
         (["--memory", "lots"], 2, "a size such as 80GB, got 'lots'"),
         (["--gpus", "0"], 2, "--gpus"),
+        (["--set", "train.shard=full"], 1, "for a dry run --gpus N"),
+        (["--set", "train.shard=half"], 2, "train.shard must be none or full, got 'half'"),
         (["--gpus", "3"], 1, "set train.batch to a multiple of 3"),
         (["--set", "base.id=some/body"], 1, "architecture of base 'some/body' is not here"),
     ],

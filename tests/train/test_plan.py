@@ -14,10 +14,11 @@ from deliberate.core.groups import sample_anchors
 from deliberate.core.kinds import KINDS, build
 from deliberate.train import load_recipe
 from deliberate.train.objective import Objective
-from deliberate.train.plan import check_memory, plan
+from deliberate.train.plan import check_base_fits, check_memory, plan
 from deliberate.train.shape import shape_of
 
 RECIPES = Path(__file__).parent.parent.parent / "recipes"
+SHARDS, WEIGHTS = ("none", "full"), ("base", "coprocessor and optimizer")
 LLAMA = {
     "model_type": "llama",
     "vocab_size": 512,
@@ -118,6 +119,32 @@ def test_devices_share_a_batch():
     assert four.memory["activations"] * 4 == one.memory["activations"]
     with pytest.raises(DeliberateError, match="multiple of 3"):
         plan(chosen(), devices=3)
+
+
+def test_shared_weights_are_divided_by_the_devices():
+    whole, shared = plan(chosen(), devices=4), plan(chosen("train.shard=full"), devices=4)
+    for part in ("base", "coprocessor and optimizer"):
+        assert shared.memory[part] * 4 == pytest.approx(whole.memory[part], abs=4)
+    gathered = shared.memory.pop("gathered weights")
+    weights = whole.memory["base"] + whole.memory["coprocessor and optimizer"]
+    assert 0 < gathered < weights / 2
+    assert plan(chosen("train.shard=full"), devices=2).memory["gathered weights"] == gathered
+    for part in ("text keys and values", "activations", "logits and scores"):
+        assert shared.memory[part] == whole.memory[part]
+    with pytest.raises(DeliberateError, match=r"one process.*--gpus N"):
+        plan(chosen("train.shard=full"))
+
+
+def test_what_fits_in_shares_alone_is_refused_whole(llama_folder):
+    changes = [f"base.id={llama_folder}", "base.dtype=float32"]
+    whole, shared = (load_recipe(None, changes=[*changes, f"train.shard={s}"]) for s in SHARDS)
+    memory = plan(shared, devices=8).memory
+    limit = sum(memory[part] for part in memory if "weights" in part or part in WEIGHTS)
+    check_base_fits(shared, limit, devices=8)
+    with pytest.raises(DeliberateError, match=r"share them among more devices \(train\.shard full"):
+        check_base_fits(whole, limit, devices=8)
+    with pytest.raises(DeliberateError, match="base and coprocessor need"):
+        check_base_fits(shared, limit, devices=4)
 
 
 def test_what_does_not_fit_is_refused_with_what_to_lower():

@@ -145,7 +145,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_its_step(recipe, tmp_path
 
 
 def test_a_gradient_that_is_no_number_stops_the_run_before_its_step(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
+    monkeypatch.setattr(run, "clip", lambda *_: torch.tensor(float("inf")))
     with pytest.raises(
         DeliberateError, match="norm of the gradient of step 1 is inf and there is no checkpoint"
     ):

@@ -9,7 +9,7 @@ Source: arXiv:2412.17747, section 2.1.
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -150,6 +150,15 @@ def key_values(cache: DynamicCache) -> tuple[list[Tensor], list[Tensor]]:
         keys.append(layer.keys)
         values.append(layer.values)
     return keys, values
+
+
+def replace_key_values(
+    cache: DynamicCache, keys: Sequence[Tensor], values: Sequence[Tensor]
+) -> None:
+    """Undo `key_values`, with tensors of the same shapes."""
+    layers = cast(list[DynamicLayer], cache.layers)
+    for layer, key, value in zip(layers, keys, values, strict=True):
+        layer.keys, layer.values = key, value
 
 
 def caches(

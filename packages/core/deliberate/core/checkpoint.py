@@ -56,6 +56,7 @@ def save_coprocessor(
     base: Base,
     recipe: dict[str, Any] | None = None,
     dtype: torch.dtype | None = None,
+    weights: dict[str, Tensor] | None = None,
 ) -> None:
     """Write a coprocessor's folder, each file whole or not at all.
 
@@ -65,6 +66,7 @@ def save_coprocessor(
         base: The base it serves.
         recipe: How it was trained, kept for the reader.
         dtype: In which weights are written; by default as they are.
+        weights: Its weights by name, where it holds only a share of them.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; nothing half-written remains.
@@ -77,13 +79,13 @@ def save_coprocessor(
         "base": {"id": base.id, "revision": base.revision, "fingerprint": base.fingerprint},
         "recipe": recipe or {},
     }
-    weights = {
+    written = {
         name: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
-        for name, tensor in weights_of(coprocessor).items()
+        for name, tensor in (weights or weights_of(coprocessor)).items()
     }
     with replacing(folder / WEIGHTS) as temporary:
         try:
-            save_file(weights, temporary, metadata={"format": "pt"})
+            save_file(written, temporary, metadata={"format": "pt"})
         except SafetensorError as error:
             raise OSError(f"cannot write {str(folder / WEIGHTS)!r}: {error}") from error
     write_bytes(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())

@@ -187,7 +187,7 @@ def batches(
     own = slice(share.rank * size // share.count, (share.rank + 1) * size // share.count)
     last = _last_anchor(recipe, base)
     for first in firsts:
-        taken = share.together(lambda first=first: rows.own(first, size))
+        taken = share.by_all(lambda first=first: rows.own(first, size))
         marks = [row["marks"] for row in taken] if "marks" in taken[0] else None
         yield Batch(
             token_ids=_moved(torch.stack([row["token_ids"] for row in taken]), base),

@@ -20,6 +20,7 @@ from deliberate.train.precision import memory_of, settle_dtype
 from deliberate.train.processes import Elsewhere, Processes, joined
 from deliberate.train.recipe import Recipe
 from deliberate.train.run import Progress, Run
+from deliberate.train.sharding import check_sharding
 from deliberate.train.signals import stop_signals
 from deliberate.train.tracker import Trackers, check_trackers
 
@@ -79,14 +80,16 @@ def _train(
 ) -> None:
     """Train in this process, beside others if there are any."""
     device = processes.device
+    check_sharding(recipe, processes.count)
     check_shares(recipe, processes.count)
     check_execution(recipe.train.execution, device)
     recipe = settle_dtype(recipe, folder, processes)
-    check_base_fits(recipe, memory_of(device))
+    check_base_fits(recipe, memory_of(device), devices=processes.count)
     processes.by_first(lambda: check_folder(recipe, folder, resume=resume))
     dtype = getattr(torch, recipe.base.dtype)
+    place = "cpu" if recipe.train.shard == "full" else device  # whole it may not fit the device
     base = processes.in_turn(
-        lambda: load_base(recipe.base.id, revision=recipe.base.revision, dtype=dtype, device=device)
+        lambda: load_base(recipe.base.id, revision=recipe.base.revision, dtype=dtype, device=place)
     )
     check_room(recipe, base)
     rows = processes.in_turn(lambda: load_rows(recipe, base, processes))
@@ -95,8 +98,8 @@ def _train(
     coprocessor.execution = recipe.train.execution
     run = Run(recipe, folder, base, coprocessor, rows, held_out, processes, trackers, init)
     if resume:
-        processes.in_turn(run.restore)
-    processes.together(lambda: rows.begin(run.streams))
+        processes.by_all(run.restore)
+    processes.by_all(lambda: rows.begin(run.streams))
     # And only now: a run that is refused leaves its folder as it was.
     processes.by_first(lambda: occupy(recipe, folder))
     processes.by_first(lambda: trackers.open(folder, step=run.state.step))

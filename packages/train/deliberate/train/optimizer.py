@@ -7,6 +7,7 @@ from torch.optim import AdamW
 
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.train.recipe import Recipe
+from deliberate.train.sharding import shared_like
 
 
 def make_optimizer(coprocessor: Coprocessor, recipe: Recipe) -> AdamW:
@@ -56,10 +57,12 @@ def optimizer_tensors(optimizer: AdamW) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: AdamW, tensors: dict[str, Tensor]) -> None:
-    """Undo `optimizer_tensors`."""
+    """Undo `optimizer_tensors`; of what is in shares these are this process's."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
+        held = shared_like(value, weights[int(index)]) if value.ndim else value
+        state.setdefault(int(index), {})[key] = held
     whole = optimizer.state_dict()
     optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})

@@ -14,6 +14,7 @@ from deliberate.core.errors import DeliberateError
 from deliberate.core.grouped_attention import CHUNK_SCORES, WORKING_COPIES
 from deliberate.train.recipe import Recipe
 from deliberate.train.shape import Shape, shape_of
+from deliberate.train.sharding import check_sharding
 
 _FLOAT = 4  # bytes
 _ADAM = 2  # moments, in fp32
@@ -58,11 +59,13 @@ def plan(recipe: Recipe, *, devices: int = 1) -> Plan:
 
     Args:
         recipe: What would be trained.
-        devices: Devices that share each batch.
+        devices: Devices that share each batch, and the weights where the recipe says so.
 
     Raises:
-        DeliberateError: the base's architecture is not known here, or the batch does not divide.
+        DeliberateError: the base's architecture is not known here, the batch does not divide, or
+            weights are to be shared and there is one device.
     """
+    check_sharding(recipe, devices)
     if recipe.train.batch % devices:
         raise DeliberateError(
             f"train.batch is {recipe.train.batch} and there are {devices} devices, each of which "
@@ -73,7 +76,7 @@ def plan(recipe: Recipe, *, devices: int = 1) -> Plan:
     return Plan(
         parameters={"base": shape.base, "trained": shape.trained},
         flops={part: float(rows * each) for part, each in _flops_of_row(recipe, shape).items()},
-        memory=_memory(recipe, shape, recipe.train.batch // devices),
+        memory=_memory(recipe, shape, devices),
         tokens=rows * recipe.data.length,
         targets=rows * _anchors(recipe) * recipe.objective.ahead,
         steps=recipe.train.steps,
@@ -98,18 +101,23 @@ def check_memory(found: Plan, limit: int) -> None:
     )
 
 
-def check_base_fits(recipe: Recipe, limit: int) -> None:
+def check_base_fits(recipe: Recipe, limit: int, *, devices: int = 1) -> None:
     """See that the base and what learns fit a device, before any weight is read.
 
     A base whose configuration is not in a folder here is not checked.
+
+    Args:
+        recipe: What would be trained.
+        limit: Bytes of memory that each device has.
+        devices: Devices that share each batch, and the weights where the recipe says so.
 
     Raises:
         DeliberateError: they do not; names what to choose.
     """
     if recipe.base.id != EMBEDDED and not Path(recipe.base.id).is_dir():
         return
-    memory = plan(recipe).memory
-    weights = {name: memory[name] for name in ("base", "coprocessor and optimizer")}
+    memory = plan(recipe, devices=devices).memory
+    weights = {name: memory[name] for name in _WEIGHTS if name in memory}
     needed = sum(weights.values())
     if needed > limit:
         part = max(weights, key=lambda name: weights[name])
@@ -119,9 +127,15 @@ def check_base_fits(recipe: Recipe, limit: int) -> None:
         )
 
 
+_WEIGHTS = ("base", "coprocessor and optimizer", "gathered weights")
+
+_SHARE = "or share them among more devices (train.shard full)"
+
 _LOWER = {
-    "base": "choose a smaller base, or base.dtype bfloat16",
-    "coprocessor and optimizer": "choose coprocessor.kind lora, or fewer coprocessor.layers",
+    "base": f"choose a smaller base, or base.dtype bfloat16, {_SHARE}",
+    "coprocessor and optimizer": "choose coprocessor.kind lora, or fewer coprocessor.layers, "
+    f"{_SHARE}",
+    "gathered weights": "choose a base with a smaller vocabulary or narrower layers",
     "text keys and values": "lower train.batch (and raise train.accumulate) or data.length",
     "activations": "set train.recompute, or lower train.batch (and raise train.accumulate), "
     "objective.anchors, objective.ahead or coprocessor.latents",
@@ -166,23 +180,40 @@ def _flops_of_row(recipe: Recipe, shape: Shape) -> dict[str, float | int]:
     }
 
 
-def _memory(recipe: Recipe, shape: Shape, rows: int) -> dict[str, int]:
-    """Bytes on one device that has `rows` rows of each batch."""
+def _memory(recipe: Recipe, shape: Shape, devices: int) -> dict[str, int]:
+    """Bytes on each of the devices that share a batch."""
     width = 4 if recipe.base.dtype == "float32" else 2
-    length = recipe.data.length
+    rows, length = recipe.train.batch // devices, recipe.data.length
     soft, fed = (rows * tokens for tokens in _group_tokens(recipe, shape))
     read = rows * length * (2 * shape.layers * shape.values + 2 * shape.hidden) * width
-    cast = shape.trained_trunk + (shape.shared_trunk if shape.frozen else 0)
-    casts = (width != _FLOAT) * width * cast  # autocast keeps its copies
     predicted = rows * _anchors(recipe) * recipe.objective.ahead
     logits = max(LOGITS_AT_ONCE, FEWEST_ROWS * shape.vocab) * (2 * width + 2 * _FLOAT)
     return {
-        "base": shape.base * width,
-        "coprocessor and optimizer": _FLOAT * ((2 + _ADAM) * shape.trained + shape.frozen) + casts,
+        **_weights(recipe, shape, width, devices),
         "text keys and values": read,
         "activations": _activations(recipe, shape, soft, fed, rows * length, width)
         + 2 * predicted * shape.hidden * width,
         "logits and scores": logits + WORKING_COPIES * CHUNK_SCORES * _FLOAT,
+    }
+
+
+def _weights(recipe: Recipe, shape: Shape, width: int, devices: int) -> dict[str, int]:
+    """What a device holds of weights, gradients and moments, and gathers of them."""
+    base, learning = shape.base * width, _FLOAT * ((2 + _ADAM) * shape.trained + shape.frozen)
+    if recipe.train.shard == "none":
+        cast = shape.trained_trunk + (shape.shared_trunk if shape.frozen else 0)
+        casts = (width != _FLOAT) * width * cast  # autocast keeps its copies
+        return {"base": base, "coprocessor and optimizer": learning + casts}
+    outside = width * (shape.base - shape.trunk)
+    outside += 2 * _FLOAT * (shape.trained - shape.trained_trunk)
+    learns = shape.trained_trunk // (shape.coprocessor_layers or shape.layers)
+    layer = max(shape.trunk // shape.layers, learns)
+    # A backward has a layer's weights and, as they arrive, the next one's, and its gradients both
+    # as they were computed and in fp32 to be scattered.
+    return {
+        "base": -(-base // devices),
+        "coprocessor and optimizer": -(-learning // devices),
+        "gathered weights": outside + 2 * width * layer + (width + _FLOAT) * learns,
     }
 
 

@@ -81,23 +81,31 @@ class Processes:
         self.by_first(lambda: made.append(work()))
         return made[0] if made else work()
 
-    def together(self, work: Callable[[], T]) -> T:
-        """What each process makes of its own; all fail if one does.
+    def by_all(self, work: Callable[[], T]) -> T:
+        """What each process makes for itself, all at once; if one fails, they all do.
 
         Raises:
-            DeliberateError: it failed in this process, or with its words in another.
+            DeliberateError: another one failed, in the first.
+            Elsewhere: one of them failed, in all others.
         """
-        made, failure = [], None
+        made: list[T] = []
+        own: Exception | None = None
+        told = "it stopped"
         try:
             made.append(work())
-        except DeliberateError as error:
-            failure = error
-        words = self.gathered("" if failure is None else str(failure))
-        if failure is not None:
-            raise failure
-        if any(words):
-            raise DeliberateError(next(filter(None, words)))
-        return made[0]
+            told = ""
+        except (OSError, DeliberateError) as error:
+            own, told = error, str(error)
+        finally:  # so that nobody waits for a process that is gone
+            reasons = self.gathered(told)
+        failed = next((rank for rank, reason in enumerate(reasons) if reason), None)
+        if failed is None:
+            return made[0]
+        if not self.first:
+            raise Elsewhere(reasons[failed]) from own
+        raise own or DeliberateError(
+            f"process {failed + 1} of {self.count} failed: {reasons[failed]}"
+        )
 
     def gathered(self, text: str) -> list[str]:
         """Every process's text, in the order of their numbers."""

@@ -12,18 +12,19 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import torch
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grad_norm_
 
 from deliberate.core.base import Base
-from deliberate.core.checkpoint import save_coprocessor
+from deliberate.core.checkpoint import save_coprocessor, weights_of
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import DeliberateError
-from deliberate.core.measure import AHEAD_REPORTED, Condition, Passage, measure
+from deliberate.core.measure import AHEAD_REPORTED, Condition, Losses, Passage, measure
 from deliberate.train.batch import Batch
 from deliberate.train.best import Best, loss_change
 from deliberate.train.checkpoint import State, found, path_of, restore, save_checkpoint
@@ -34,6 +35,7 @@ from deliberate.train.optimizer import make_optimizer, set_rate
 from deliberate.train.processes import Processes
 from deliberate.train.recipe import Recipe
 from deliberate.train.rows import Rows
+from deliberate.train.sharding import clip, gathered, shard
 from deliberate.train.spike import Spikes
 from deliberate.train.tracker import Trackers
 
@@ -97,7 +99,10 @@ class Run:
         self.rows, self.held_out, self.processes = rows, held_out, processes
         self.trackers = trackers
         self.objective: Any = Objective(coprocessor, base, recipe)
-        if processes.count > 1:
+        self.sharded = None
+        if recipe.train.shard == "full":
+            self.sharded = shard(base, coprocessor, recipe, processes)
+        elif processes.count > 1:
             self.objective = DistributedDataParallel(self.objective, forward_sync_buffers=False)
         self.optimizer = make_optimizer(coprocessor, recipe)
         self.state = State(
@@ -119,7 +124,13 @@ class Run:
         """Go back to the newest checkpoint, and forget what was logged after it."""
         whole = found(self.folder / CHECKPOINTS)
         if whole:
-            self.state = restore(whole[-1], self.coprocessor, self.optimizer, expected=self.state)
+            self.state = restore(
+                whole[-1],
+                self.coprocessor,
+                self.optimizer,
+                expected=self.state,
+                among=self._holders,
+            )
         self.streams = self.state.streams[self.processes.rank] if whole else self.streams
         if not self.processes.first:
             return
@@ -200,7 +211,7 @@ class Run:
             through = batch.token_ids.numel() + batch.anchors.numel() * group
             tokens += self.processes.count * through
         self.processes.by_first(lambda: self.spikes.check(step + 1, total, self._last_checkpoint))
-        norm = clip_grad_norm_(self.coprocessor.parameters(), recipe.train.clip).item()
+        norm = clip(self.coprocessor.parameters(), recipe.train.clip).item()
         self._check_finite("norm of the gradient", step + 1, norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -214,14 +225,19 @@ class Run:
             step: Optimizer steps done.
             averaged: Whether processes exchange gradients now, or go on adding up their own.
         """
-        apart = self.processes.count > 1 and not averaged
+        apart = isinstance(self.objective, DistributedDataParallel) and not averaged
         with self.objective.no_sync() if apart else nullcontext():
-            loss = self.objective(batch.token_ids, batch.anchors, batch.weights)
-            loss = loss / self.recipe.train.accumulate
+            loss = self._loss(batch) / self.recipe.train.accumulate
             value = self.processes.mean(loss.item())
             self._check_finite("loss", step + 1, value)
             loss.backward()
         return value
+
+    def _loss(self, batch: Batch) -> Tensor:
+        inputs = (batch.token_ids, batch.anchors, batch.weights)
+        if self.sharded is None:
+            return self.objective(*inputs)
+        return self.sharded(lambda: self.objective(*inputs))
 
     def _check_finite(self, what: str, step: int, *values: float) -> None:
         """Stop a run that went astray, before anything of its bad step is written.
@@ -244,15 +260,19 @@ class Run:
     def _validate(self) -> None:
         """Measure on held-out text, and keep the coprocessor if it never was better."""
         evaluation = self.recipe.eval
-        with precision(self.base, self.recipe):
-            losses = measure(
-                self.base,
-                {"latents": Condition(writer=self.coprocessor)},
-                self.held_out,
-                anchors=evaluation.anchors,
-                ahead=evaluation.ahead,
-                delay=self.recipe.objective.delay,
-            )
+
+        def measured() -> Losses:
+            with precision(self.base, self.recipe):
+                return measure(
+                    self.base,
+                    {"latents": Condition(writer=self.coprocessor)},
+                    self.held_out,
+                    anchors=evaluation.anchors,
+                    ahead=evaluation.ahead,
+                    delay=self.recipe.objective.delay,
+                )
+
+        losses = measured() if self.sharded is None else self.sharded.measuring(measured)
         change = losses.change_percent("latents")
         self._check_finite("change of perplexity", self.state.step, *change)
         reported = [token for token in AHEAD_REPORTED if token <= len(change)]
@@ -263,7 +283,9 @@ class Run:
         }
         # All learn what the first one decides, whatever their own last digits are.
         if self.processes.by_first(lambda: self.best.is_beaten_by(overall)):
-            self.processes.by_first(lambda: self.best.keep(overall, self._save))
+            weights = self._whole()
+            save = partial(self._save, weights=weights)
+            self.processes.by_first(lambda: self.best.keep(overall, save))
 
     def _log(self, done: _Done, seconds: float, *, validated: bool) -> None:
         """Add the step to the metrics, and tell the trackers."""
@@ -281,25 +303,54 @@ class Run:
 
         self.processes.by_first(write)
 
+    @property
+    def _holders(self) -> Processes:
+        """Those who hold shares of the weights; this process alone where it holds them whole."""
+        return Processes(device=self.base.device) if self.sharded is None else self.processes
+
     def _checkpoint(self) -> None:
         """Write a checkpoint, unless this step has its own already."""
         folder, keep = self.folder / CHECKPOINTS, self.recipe.train.keep
         streams = [json.loads(each) for each in self.processes.gathered(json.dumps(self.streams))]
         state = replace(self.state, streams=streams)
 
-        def save() -> None:  # looks for itself: another process may look when it is there
-            if path_of(folder, self.state.step) not in found(folder):
-                save_checkpoint(folder, self.coprocessor, self.optimizer, state, keep=keep)
+        def save() -> None:
+            arguments = (folder, self.coprocessor, self.optimizer, state)
+            save_checkpoint(*arguments, keep=keep, among=self._holders)
 
-        self.processes.by_first(save)
+        def there() -> bool:  # the first one looks: another may look when it was just written
+            return path_of(folder, self.state.step) in found(folder)
+
+        if self.processes.by_first(there):
+            return
+        if self.sharded is None:
+            self.processes.by_first(save)
+        else:
+            save()
 
     def _finish(self) -> None:
-        self.processes.by_first(lambda: self._save(self.folder))
+        weights = self._whole()
+        self.processes.by_first(lambda: self._save(self.folder, weights))
 
-    def _save(self, folder: Path) -> None:
-        """Write the coprocessor, with what it reached."""
+    def _whole(self) -> dict[str, Tensor] | None:
+        """The coprocessor's weights put together, in the first process; None if they are whole."""
+        if self.sharded is None:
+            return None
+        return gathered(weights_of(self.coprocessor), keep=self.processes.first)
+
+    def _save(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
+        """Write the coprocessor, with what it reached.
+
+        Args:
+            folder: Where to.
+            weights: From `_whole`.
+        """
         reached = {"step": self.state.step, **self.reached, "seconds": round(self.state.seconds)}
-        about = {**self.recipe.to_dict(), "reached": reached}
-        dtype = getattr(torch, self.recipe.train.save_dtype)
-        finished = self.coprocessor.finished()
-        save_coprocessor(finished, folder, base=self.base, recipe=about, dtype=dtype)
+        save_coprocessor(
+            self.coprocessor.finished(),
+            folder,
+            base=self.base,
+            recipe={**self.recipe.to_dict(), "reached": reached},
+            dtype=getattr(torch, self.recipe.train.save_dtype),
+            weights=weights,
+        )

@@ -205,6 +205,10 @@ class TrainSection:
     attention: Attention = "parts"
     """Form of grouped attention: `parts` on any device, `flex` for CUDA."""
 
+    shard: Literal["none", "full"] = "none"
+    """`full`: of several processes each holds its share of the base, the coprocessor, gradients
+    and optimizer state, for what does not fit one device; `none`: each holds them whole."""
+
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """In which the finished coprocessor's weights are written."""
 
@@ -229,12 +233,18 @@ class TrainSection:
         """
         counts = ("steps", "batch", "accumulate", "checkpoint_every", "keep", "validate_every")
         _at_least_one(self, "train", *counts)
+        if self.shard == "full" and self.compile:
+            raise ValueError("train.shard full does not go with train.compile: leave one of them")
         if self.adapt_rank is not None:
             _at_least_one(self, "train", "adapt_rank")
             if self.init is None:
                 raise ValueError(
                     f"train.adapt_rank is {self.adapt_rank} and there is nothing to adapt: name a "
                     "trained coprocessor as train.init"
+                )
+            if self.shard == "full":
+                raise ValueError(
+                    "train.adapt_rank does not go with train.shard full: leave one out"
                 )
         soft = self.soft_learning_rate
         for name, kept, rule in (
