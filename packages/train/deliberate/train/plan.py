@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deliberate.core.ahead_loss import FEWEST_ROWS, LOGITS_AT_ONCE
 from deliberate.core.base import EMBEDDED
-from deliberate.core.errors import DeliberateError
+from deliberate.core.errors import DeliberateError, UnsupportedModelError
 from deliberate.core.grouped_attention import CHUNK_SCORES, WORKING_COPIES
 from deliberate.train.recipe import Recipe
 from deliberate.train.shape import Shape, shape_of
@@ -101,14 +101,18 @@ def check_memory(found: Plan, limit: int) -> None:
 def check_base_fits(recipe: Recipe, limit: int) -> None:
     """See that the base and what learns fit a device, before any weight is read.
 
-    A base whose configuration is not in a folder here is not checked.
+    A base whose configuration is not in a folder here is not checked, nor one whose layers cannot
+    be counted.
 
     Raises:
         DeliberateError: they do not; names what to choose.
     """
     if recipe.base.id != EMBEDDED and not Path(recipe.base.id).is_dir():
         return
-    memory = plan(recipe).memory
+    try:
+        memory = plan(recipe).memory
+    except UnsupportedModelError:  # what the run itself cannot do, loading the base will say
+        return
     weights = {name: memory[name] for name in ("base", "coprocessor and optimizer")}
     needed = sum(weights.values())
     if needed > limit:
