@@ -161,4 +161,13 @@ def test_bad_input_is_one_sentence(refused, coprocessor_folder, held_out):
     few = ("eval", coprocessor_folder, "--data", held_out, "--field", "body")
     assert "smaller --ahead" in refused(*few, "--ahead", "300")
     line = refused(*few, "--soft", coprocessor_folder)
-    assert "must be of kind 'soft' with 3: train one with" in line
+    assert "must be of kind soft or pause with 3: train one with" in line
+
+
+def test_the_base_trained_on_is_shown_without_latents(run, llama_folder, make, held_out):
+    base = load_base(str(llama_folder))
+    save_coprocessor(make(base, "warm", kind="continued"), Path("on"), base=base)
+    few = ("--field", "body", "--anchors", "3", "--ahead", "8")
+    shown = run("eval", "on", "--data", held_out, *few).out
+    assert "No latents, kind 'continued'." in shown
+    assert "3 latents" not in shown
