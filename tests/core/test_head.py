@@ -61,7 +61,7 @@ def test_losses_and_gradients_are_those_of_all_logits_at_once(any_base, monkeypa
 @pytest.mark.parametrize("head", list(CONFIGS))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_memory_is_bounded_by_a_chunk(storages, llama, monkeypatch, head, dtype):
-    rows, vocab, targets = 32, 4096, 512
+    rows, vocab, targets = ahead_loss.FEWEST_ROWS, 4096, 1024
     monkeypatch.setattr(ahead_loss, "LOGITS_AT_ONCE", rows * vocab)
     sizes = {"head": head, "dtype": dtype, "vocab": vocab, "targets": targets}
     used = bytes_used(storages, llama, token_losses, **sizes)
@@ -80,4 +80,4 @@ def test_a_large_vocabulary_never_makes_the_matrix_of_all_logits(storages, llama
             head=head, dtype=torch.float32, vocab=vocab, targets=targets,
         )  # fmt: skip
     matrix = 4 * vocab * targets
-    assert matrix / 40 < used < matrix / 14
+    assert matrix / 20 < used < matrix / 7

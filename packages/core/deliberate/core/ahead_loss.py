@@ -29,8 +29,9 @@ from deliberate.core.groups import (
 LOGITS_AT_ONCE = 1 << 19
 """Most logits held at a time, so that they stay in a CPU's cache; see `FEWEST_ROWS`."""
 
-FEWEST_ROWS = 32
-"""A chunk has at least these rows, or a large vocabulary would make products too thin."""
+FEWEST_ROWS = 64
+"""A chunk has at least these rows, or a large vocabulary would make products too thin
+(`docs/log.md`, 2026-11-25)."""
 
 
 def ahead_losses(

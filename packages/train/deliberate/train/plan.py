@@ -125,7 +125,8 @@ def check_base_fits(recipe: Recipe, limit: int) -> None:
 
 _LOWER = {
     "base": "choose a smaller base, or base.dtype bfloat16",
-    "coprocessor and optimizer": "choose coprocessor.kind lora, or fewer coprocessor.layers",
+    "coprocessor and optimizer": "choose coprocessor.kind lora of a lower rank, or fewer "
+    "coprocessor.layers",
     "text keys and values": "lower train.batch (and raise train.accumulate) or data.length",
     "activations": "set train.recompute, or lower train.batch (and raise train.accumulate), "
     "objective.anchors, objective.ahead or coprocessor.latents",
