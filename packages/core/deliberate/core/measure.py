@@ -240,14 +240,14 @@ def _layout(
     """Padded tokens, anchors, and which anchors count (short passages repeat their last)."""
     width = max(len(row.token_ids) for row in rows)
     token_ids = torch.zeros(len(rows), width, dtype=torch.long)
-    where, valid = [], []
+    places = []
     for index, (row, number) in enumerate(zip(rows, numbers, strict=True)):
         token_ids[index, : len(row.token_ids)] = torch.tensor(row.token_ids)
         last = last_anchor(len(row.token_ids), latents=most, ahead=ahead, limit=base.positions)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
-        drawn = sample_anchors(1, anchors=anchors, last=last, generator=generator)[0]
-        missing = anchors - len(drawn)
-        where.append(torch.nn.functional.pad(drawn, (0, missing), value=int(drawn[-1])))
-        valid.append(torch.arange(anchors) < len(drawn))
+        places.append(sample_anchors(1, anchors=anchors, last=last, generator=generator)[0])
+    counts = torch.tensor([len(drawn) for drawn in places])
+    number = torch.arange(int(counts.max()))  # and not as many as are wanted: fewer may fit
+    where = torch.stack([drawn[number.clamp(max=len(drawn) - 1)] for drawn in places])
     device = base.device
-    return token_ids.to(device), torch.stack(where).to(device), torch.stack(valid).to(device)
+    return token_ids.to(device), where.to(device), (number < counts[:, None]).to(device)
