@@ -161,7 +161,7 @@ def test_bad_input_is_one_sentence(refused, coprocessor_folder, held_out):
     few = ("eval", coprocessor_folder, "--data", held_out, "--field", "body")
     assert "smaller --ahead" in refused(*few, "--ahead", "300")
     line = refused(*few, "--soft", coprocessor_folder)
-    assert "must be of kind 'soft' with 3: train one with" in line
+    assert "must be of kind soft or pause with 3: train one with" in line
 
 
 @pytest.fixture
@@ -223,3 +223,12 @@ def test_a_run_on_pairs_is_evaluated_as_it_was_trained(run, llama_folder, asked)
 def test_columns_that_do_not_go_together_are_refused(refused, coprocessor_folder, asked, options):
     said = refused("eval", coprocessor_folder, "--data", asked, *options, code=2)
     assert "--question and --answer go together" in said
+
+
+def test_the_base_trained_on_is_shown_without_latents(run, llama_folder, make, held_out):
+    base = load_base(str(llama_folder))
+    save_coprocessor(make(base, "warm", kind="continued"), Path("on"), base=base)
+    few = ("--field", "body", "--anchors", "3", "--ahead", "8")
+    shown = run("eval", "on", "--data", held_out, *few).out
+    assert "No latents, kind 'continued'." in shown
+    assert "3 latents" not in shown

@@ -2,8 +2,10 @@
 
 import json
 
+import pytest
 import yaml
 
+from deliberate.core.checkpoint import save_coprocessor
 from deliberate.core.publish import prepare
 
 REPO = "someone/thinker"
@@ -71,6 +73,21 @@ def test_the_embedded_base_needs_no_name_in_thecard_of(run):
     assert "base_model" not in card
     assert "load_base()" in card
     assert f"deliberate generate --coprocessor {REPO}" in card
+
+
+@pytest.mark.parametrize(("kind", "latents"), [("hidden", "3"), ("continued", "none")])
+def test_the_card_of_a_kind_that_reads_no_caches_shows_how_it_is_measured(
+    run, llama, make, kind, latents
+):
+    folder = run.parent / kind
+    save_coprocessor(make(llama, "warm", kind=kind), folder, base=llama, recipe={})
+    card = card_of(folder)
+    assert f"deliberate eval {REPO} --base path/to/llama --data texts.jsonl" in card
+    assert "print(evaluate(base, measured, data=" in card
+    assert "deliberate generate" not in card
+    assert "extends the model's key-value cache" not in card
+    assert f"(N_L): {latents}\n" in card
+    assert ("3 latents" in card) == (kind == "hidden")
 
 
 def test_the_card_gives_no_verdict_from_too_few_texts(run, report):

@@ -15,6 +15,7 @@ from deliberate.core.checkpoint import Trained
 from deliberate.core.errors import CheckpointError, DeliberateError, TextError
 from deliberate.core.measure import Condition, Losses, Passage, measure, passages
 from deliberate.core.texts import documents
+from deliberate.core.verdict import columns, verdict
 from deliberate.eval import Sample, evaluate
 from deliberate.eval.bootstrap import changes, resampled_unit
 from deliberate.eval.controls import shuffled, shuffled_but_last
@@ -56,6 +57,25 @@ def test_any_kind_is_measured_and_what_writes_no_latents_has_no_controls(
     assert report["change_percent"]["latents"]["1"]["value"] != 0
 
 
+def test_a_pause_token_is_a_baseline_too(llama, make, corpus):
+    few = {"data": str(corpus), "sample": Sample(length=40, ahead=8, anchors=5)}
+    writer = trained(make(llama, "warm"))
+    pause = trained(make(llama, "warm", kind="pause"))
+    report = evaluate(llama, writer, soft=pause, **few).to_dict()
+    assert columns(report)["soft"] == "pause token"
+    alone = evaluate(llama, pause, **few).to_dict()
+    assert report["change_percent"]["soft"] == alone["change_percent"]["latents"]
+
+
+def test_the_base_trained_on_is_not_said_to_have_latents(llama, make, corpus):
+    few = {"data": str(corpus), "sample": Sample(length=40, ahead=8, anchors=5)}
+    continued = trained(make(llama, "warm", kind="continued"))
+    soft = trained(make(llama, "warm", kind="soft", latents=2))
+    report = evaluate(llama, continued, soft=soft, **few).to_dict()
+    assert columns(report) == {"latents": "kind continued", "soft": "soft embedding"}
+    assert "latents" not in verdict({**report, "documents": 10})
+
+
 def test_the_report_has_every_key_that_is_promised(llama, make, corpus):
     soft = trained(make(llama, "warm", kind="soft"))
     report = evaluate(
@@ -89,7 +109,7 @@ def test_measured_losses_are_those_of_the_text_at_each_anchor(base, start, make)
         Passage(document=1, token_ids=list(range(5, 30))),
     ]
     losses = measure(
-        base, {"latents": Condition(writer=coprocessor)}, chosen, anchors=100, ahead=4, batch=2
+        base, {"latents": Condition(writer=coprocessor)}, chosen, anchors=10**12, ahead=4, batch=2
     )
     # With more anchors than places every place is an anchor, so the sums can be made by hand.
     order = sorted(range(3), key=lambda i: -len(chosen[i].token_ids))
@@ -173,10 +193,12 @@ def test_the_seed_reaches_the_resampling_and_changes_are_made_once(
     assert asked == [("latents", 5), ("shuffled", 5), ("shuffled_but_last", 5)]
 
 
-@pytest.mark.parametrize(("kind", "latents"), [("full", 3), ("soft", 2)])
-def test_a_baseline_is_a_soft_embedding_with_as_many_latents(llama, make, corpus, kind, latents):
+@pytest.mark.parametrize(("kind", "latents"), [("full", 3), ("soft", 2), ("pause", 2)])
+def test_a_baseline_does_not_depend_on_the_text_and_has_as_many_latents(
+    llama, make, corpus, kind, latents
+):
     soft = trained(make(llama, "warm", kind=kind, latents=latents))
-    with pytest.raises(CheckpointError, match=f"'{kind}' with {latents} latents, .* 'soft' with 3"):
+    with pytest.raises(CheckpointError, match=f"'{kind}' with {latents} .* soft or pause with 3"):
         evaluate(llama, trained(make(llama, "warm")), soft=soft, data=str(corpus))
 
 

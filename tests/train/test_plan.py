@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaModel
 
 from deliberate.core.base import Base
-from deliberate.core.errors import DeliberateError
+from deliberate.core.errors import DeliberateError, UnsupportedModelError
 from deliberate.core.groups import sample_anchors
 from deliberate.core.kinds import KINDS, build
-from deliberate.train import load_recipe
+from deliberate.train import load_recipe, train
 from deliberate.train.objective import Objective
 from deliberate.train.plan import check_base_fits, check_memory, plan
 from deliberate.train.shape import shape_of
@@ -181,3 +182,20 @@ def test_a_shipped_recipe_carries_the_numbers_of_its_base(recipe, weights):
     found = plan(load_recipe(RECIPES / f"{recipe}.yaml"))
     assert found.parameters["base"] == weights
     assert json.dumps(dataclasses.asdict(found))
+
+
+def test_a_base_whose_layers_cannot_be_counted_trains_without_a_plan(recipe, monkeypatch, tmp_path):
+    made = LlamaModel.__init__
+
+    def with_more(self, config):
+        made(self, config)
+        self.others = torch.nn.ModuleList(
+            torch.nn.Identity() for _ in range(config.num_hidden_layers)
+        )
+
+    monkeypatch.setattr(LlamaModel, "__init__", with_more)
+    short = recipe("train.steps=1")
+    with pytest.raises(UnsupportedModelError, match=r"2 lists of 2 layers .* --dry-run"):
+        plan(short)
+    train(short, tmp_path / "run")
+    assert (tmp_path / "run" / "model.safetensors").is_file()

@@ -65,7 +65,10 @@ _Separator = Annotated[
 ]
 _Soft = Annotated[
     str | None,
-    typer.Option(help="A trained soft embedding to compare with.", show_default="nano's for nano"),
+    typer.Option(
+        help="A trained soft embedding or pause token to compare with.",
+        show_default="nano's for nano",
+    ),
 ]
 _Length = Annotated[
     int | None,
@@ -106,9 +109,9 @@ def evaluate(
 ) -> None:
     """Measure perplexity at tokens 1, 2, 4, 8, 16 and 32 after anchors in held-out text.
 
-    Compares the base alone, the coprocessor's latents, another text's latents, and a soft
-    embedding if there is one. Each change comes with a 95 % interval from resampling texts. A run
-    that learned answers to questions is measured at each question's end, on its answer.
+    Compares the base alone, the coprocessor's latents, another text's latents, and the baseline
+    that --soft names. Each change comes with a 95 % interval from resampling texts. A run that
+    learned answers to questions is measured at each question's end, on its answer.
     """  # noqa: DOC501
     from deliberate.core.checkpoint import EMBEDDED_FOLDERS
     from deliberate.eval import Sample
@@ -219,7 +222,7 @@ def _tell(report: "Report", output: Path | None) -> None:
 def _show(report: "Report", run: str) -> None:
     from rich.console import Console
 
-    from deliberate.core.verdict import verdict
+    from deliberate.core.verdict import verdict, writes_latents
 
     result = report.to_dict()
     setting = result["setting"]
@@ -229,12 +232,12 @@ def _show(report: "Report", run: str) -> None:
     console.print(_table(result))
     _say(console, _caption(result), style="dim italic")
     _say(console, verdict(result))
-    _say(
-        console,
+    settings = (
         f"{_counted(setting['latents'], 'latent')}, kind {setting['kind']!r}: "
         f"soft_input {setting['soft_input']}, latent_norm {setting['latent_norm']}, "
-        f"latent_scale {setting['latent_scale']:g}, positions {setting['positions']}.",
+        f"latent_scale {setting['latent_scale']:g}, positions {setting['positions']}."
     )
+    _say(console, settings if writes_latents(result) else f"No latents, kind {setting['kind']!r}.")
     counts = ", ".join(f"{name} {count:,}" for name, count in result["parameters"].items())
     prints = ", ".join(f"{name} {value}" for name, value in result["fingerprints"].items())
     _say(console, f"Parameters: {counts}.")

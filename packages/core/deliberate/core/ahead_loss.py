@@ -11,7 +11,8 @@ Source: arXiv:2412.17747, sections 2.2 and 2.3, equation 2.
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.autograd.graph import get_gradient_edge
+from torch.nn.functional import log_softmax
 
 from deliberate.core.base import Base
 from deliberate.core.cache import Reading
@@ -28,8 +29,9 @@ from deliberate.core.groups import (
 LOGITS_AT_ONCE = 1 << 19
 """Most logits held at a time, so that they stay in a CPU's cache; see `FEWEST_ROWS`."""
 
-FEWEST_ROWS = 32
-"""A chunk has at least these rows, or a large vocabulary would make products too thin."""
+FEWEST_ROWS = 64
+"""A chunk has at least these rows, or a large vocabulary would make products too thin
+(`docs/log.md`, 2026-11-25)."""
 
 
 def ahead_losses(
@@ -130,14 +132,8 @@ class _TokenLosses(torch.autograd.Function):
     def forward(ctx, base, hidden, targets):  # noqa: ANN001, ANN205
         rows = max(FEWEST_ROWS, LOGITS_AT_ONCE // base.vocab)
         wanted = ctx.needs_input_grad[1]
-        losses, grads = [], []
-        for part, target in zip(hidden.split(rows), targets.split(rows), strict=True):
-            with torch.set_grad_enabled(wanted):
-                part = part.detach().requires_grad_(wanted)
-                loss = cross_entropy(base.logits(part).float(), target, reduction="none")
-                if wanted:
-                    grads += torch.autograd.grad(loss.sum(), part)
-            losses.append(loss.detach())
+        parts = zip(hidden.split(rows), targets.split(rows), strict=True)
+        losses, grads = zip(*(_of_chunk(base, *part, wanted=wanted) for part in parts), strict=True)
         if wanted:
             ctx.save_for_backward(torch.cat(grads))
         return torch.cat(losses)
@@ -146,3 +142,24 @@ class _TokenLosses(torch.autograd.Function):
     def backward(ctx, *grad_outputs):  # noqa: ANN001, ANN002, ANN205
         (grads,), (grad_losses,) = ctx.saved_tensors, grad_outputs
         return None, (grads * grad_losses[:, None]).to(grads.dtype), None
+
+
+def _of_chunk(
+    base: Base, hidden: Tensor, targets: Tensor, *, wanted: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Each row's loss, and if it is wanted that loss's gradient to the row."""
+    with torch.set_grad_enabled(wanted):
+        hidden = hidden.detach().requires_grad_(wanted)
+        logits = base.logits(hidden)
+    at = targets[:, None]
+    logs = log_softmax(logits.detach(), -1, dtype=torch.float32)
+    losses = -logs.gather(1, at)[:, 0]
+    if not wanted:
+        return losses, None
+    edge, dtype = get_gradient_edge(logits), logits.dtype
+    del logits  # a backward needs not the logits but what they were made from
+    # The loss's gradient to the logits, made in place of what the loss was taken from.
+    slopes = logs.exp_().scatter_add_(1, at, logs.new_full(at.shape, -1.0)).to(dtype)
+    del logs
+    (grads,) = torch.autograd.grad(edge, hidden, slopes)
+    return losses, grads

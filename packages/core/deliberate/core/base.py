@@ -239,7 +239,8 @@ def decoder_layers(trunk: PreTrainedModel) -> nn.ModuleList:
     if len(lists) != 1:
         raise UnsupportedModelError(
             f"{trunk.config.model_type!r} has {len(lists)} lists of {count} layers and not one: "
-            "leave train.recompute, train.shard and coprocessor.layers as they are by default"
+            "train it without train.recompute, train.compile, train.shard, coprocessor.layers and "
+            "--dry-run"
         )
     return lists[0]
 

@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from deliberate.core.base import EMBEDDED
+from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import DeliberateError
 from deliberate.core.kinds import KINDS
 from deliberate.core.local_paths import without_folders
@@ -78,12 +79,23 @@ def _metadata(subject: Subject) -> ModelCardData:
 
 
 def _summary(subject: Subject) -> str:
+    if not _kind(subject).writes_latents:
+        return (
+            f"The language model {_base_name(subject)} trained on without latents, as a baseline "
+            "for coprocessors. It is there to be measured, by itself or beside them."
+        )
     latents = _count(subject.config["coprocessor"]["latents"], "latent")
+    begun = f"A coprocessor for the frozen language model {_base_name(subject)}: after any text "
+    if not _kind(subject).reads_caches:
+        return (
+            f"{begun}that the model reads, it writes {latents}, which the model reads as if they "
+            "were the next input embeddings. It reads what a stored cache does not keep, so it is "
+            "there to be measured, and neither augments caches nor decodes."
+        )
     return (
-        f"A coprocessor for the frozen language model {_base_name(subject)}: after any text that "
-        f"the model has read, it extends the model's key-value cache by {latents}, which the "
-        "model reads as if they were the next input embeddings. Nothing in the model changes, so "
-        "it can be used with latents, without them, or with latents written in advance."
+        f"{begun}that the model has read, it extends the model's key-value cache by {latents}, "
+        "which the model reads as if they were the next input embeddings. Nothing in the model "
+        "changes, so it can be used with latents, without them, or with latents written in advance."
     )
 
 
@@ -92,6 +104,19 @@ def _usage(subject: Subject) -> str:
     name = base["id"] if base.get("revision") else f"path/to/{without_folders(base['id'])}"
     named = base["id"] != EMBEDDED
     argument, option = (f'"{name}"', f"--base {name} ") if named else ("", "")
+    if not _kind(subject).reads_caches:
+        return f"""```python
+from deliberate.core import load_base, load_coprocessor
+from deliberate.eval import evaluate
+
+base = load_base({argument})
+measured = load_coprocessor("{subject.repo}", base=base)
+print(evaluate(base, measured, data="texts.jsonl").to_dict()["change_percent"])
+```
+
+```
+deliberate eval {subject.repo} {option}--data texts.jsonl
+```"""
     return f"""```python
 from deliberate.core import generate, load_base, load_coprocessor, prefill, tokenize
 
@@ -149,6 +174,7 @@ def _cell(value: float | None, change: dict[str, float] | None) -> str:
 def _facts(subject: Subject) -> str:
     settings, base = subject.config["coprocessor"], subject.config["base"]
     kind = settings["kind"]
+    writes = _kind(subject).writes_latents
     about = f": {(KINDS[kind].__doc__ or '').splitlines()[0]}" if kind in KINDS else ""
     names = ("soft_input", "latent_norm", "latent_scale", "positions")
     setting = ", ".join(f"`{name}` {_code(settings[name])}" for name in names)
@@ -157,13 +183,18 @@ def _facts(subject: Subject) -> str:
     facts = [
         f"Base: {_base_name(subject)}{_where(base)}, fingerprint `{base['fingerprint']}`",
         f"Kind: {_code(kind)}{about}",
-        f"Latents written after a text (N_L): {settings['latents']}",
+        f"Latents written after a text (N_L): {settings['latents'] if writes else 'none'}",
         f"Tokens after an anchor that it was trained on (N_A): {trained}",
-        f"Setting: {setting}",
+        *([f"Setting: {setting}"] if writes else []),
         f"Parameters: {subject.parameters:,}, in {subject.dtype}",
         f"Fingerprint: `{subject.fingerprint}`",
     ]
     return "\n".join(f"- {fact}" for fact in facts)
+
+
+def _kind(subject: Subject) -> type[Coprocessor]:
+    """The class of its kind; of one that is not known here, what most kinds are."""
+    return KINDS.get(subject.config["coprocessor"]["kind"], Coprocessor)
 
 
 def _where(base: dict[str, Any]) -> str:
@@ -207,9 +238,14 @@ def _limitations(subject: Subject) -> str:
             "The table holds for the data it names; other data, tasks, languages and lengths were "
             "not measured, and perplexity does not tell whether answers are right or safe."
         )
-    return (
+    bound = (
         f"{measured} It serves this base and no other: loading it for a base with another "
-        f"fingerprint is refused. It costs a pass of its own and takes the room of {latents} in "
+        "fingerprint is refused."
+    )
+    if not _kind(subject).writes_latents:
+        return f"{bound} It gets wrong, makes up and says what the base may."
+    return (
+        f"{bound} It costs a pass of its own and takes the room of {latents} in "
         "the cache. Latents cannot be read as text. What the base gets wrong, makes up or says "
         "that it should not, it may still do with latents."
     )

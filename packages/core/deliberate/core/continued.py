@@ -28,6 +28,7 @@ class ContinuedBase(Coprocessor):
     """A copy of the base, embedding and head included, that learns."""
 
     writes_latents = False
+    reads_caches = False
     text_flops = 6
 
     def __init__(self, config: CoprocessorConfig, base: Base) -> None:

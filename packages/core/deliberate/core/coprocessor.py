@@ -137,6 +137,12 @@ class Coprocessor(nn.Module, ABC):
     owns_trunk: ClassVar[bool] = False
     """Whether it has a decoder that nobody else uses, and which can be adapted."""
 
+    reads_caches: ClassVar[bool] = True
+    """Whether all that `forward` reads is in a stored cache."""
+
+    baseline: ClassVar[str] = ""
+    """What tables call a kind whose latents do not depend on the text; empty for the others."""
+
     text_flops: ClassVar[int] = 0
     """FLOPs that it spends on the text itself, a weight and token: 6 where it reads the text with
     gradient."""

@@ -22,6 +22,7 @@ class HiddenCoprocessor(FullCoprocessor):
     """As a full copy, but reads what the base thought last of each token."""
 
     uses = frozenset()
+    reads_caches = False
     text_flops = 6
 
     def last_hidden(

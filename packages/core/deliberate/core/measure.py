@@ -254,9 +254,8 @@ def _layout(
 
     Passages with few anchors repeat their last, which do not count; nor does padding.
     """
-    where, valid = [], []
-    for row, number in zip(rows, numbers, strict=True):
-        drawn = _anchors(
+    drawn = [
+        _anchors(
             base,
             row,
             anchors=anchors,
@@ -264,18 +263,21 @@ def _layout(
             ahead=delay + ahead,
             seed=seed * 1_000_003 + number,
         )
-        missing = anchors - len(drawn)
-        where.append(torch.nn.functional.pad(drawn, (0, missing), value=int(drawn[-1])))
-        behind = len(row.token_ids) - 1 - delay - where[-1]
-        real = torch.arange(ahead) < behind[:, None]
-        valid.append(real & (torch.arange(anchors) < len(drawn))[:, None])
-    reach = max(int(each.max()) for each in where) + delay + ahead + 1
-    width = max(reach, *(len(row.token_ids) for row in rows))
+        for row, number in zip(rows, numbers, strict=True)
+    ]
+    counts = torch.tensor([len(each) for each in drawn])
+    number = torch.arange(int(counts.max()))  # and not as many as are wanted: fewer may fit
+    where = torch.stack([each[number.clamp(max=len(each) - 1)] for each in drawn])
+    lengths = torch.tensor([len(row.token_ids) for row in rows])
+    behind = lengths[:, None] - 1 - delay - where
+    real = torch.arange(ahead) < behind[..., None]
+    valid = real & (number < counts[:, None])[..., None]
+    width = max(int(where.max()) + delay + ahead + 1, int(lengths.max()))
     token_ids = torch.zeros(len(rows), width, dtype=torch.long)
     for padded, row in zip(token_ids, rows, strict=True):
         padded[: len(row.token_ids)] = torch.tensor(row.token_ids)
     device = base.device
-    return token_ids.to(device), torch.stack(where).to(device), torch.stack(valid).to(device)
+    return token_ids.to(device), where.to(device), valid.to(device)
 
 
 def _anchors(

@@ -16,6 +16,8 @@ from deliberate.core.coprocessor import Coprocessor, CoprocessorConfig
 class PauseToken(Coprocessor):
     """The same trained embedding in place of every latent."""
 
+    baseline = "pause token"
+
     embedding: nn.Parameter
     """The pause: (1, hidden)."""
 

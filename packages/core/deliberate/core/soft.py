@@ -16,6 +16,8 @@ from deliberate.core.coprocessor import Coprocessor, CoprocessorConfig
 class SoftEmbedding(Coprocessor):
     """Trained embeddings instead of latents."""
 
+    baseline = "soft embedding"
+
     embedding: nn.Parameter
     """The latents themselves: (latents, hidden)."""
 

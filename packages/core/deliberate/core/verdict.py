@@ -6,6 +6,8 @@ The command's table and the model card both say it with these.
 from collections.abc import Sequence
 from typing import Any
 
+from deliberate.core.kinds import KINDS
+
 FEWEST_UNITS = 10
 """Below this many resampled texts an interval is too narrow to be believed."""
 
@@ -13,7 +15,7 @@ CONDITIONS = {
     "latents": "latents",
     "shuffled": "another {other}'s latents",
     "shuffled_but_last": "another {other}'s, all but the last",
-    "soft": "soft embedding",
+    "soft": "{baseline}",
 }
 """What the base read after an anchor: a report's key, and the words of a table's column."""
 
@@ -21,8 +23,20 @@ CONDITIONS = {
 def columns(report: dict[str, Any]) -> dict[str, str]:
     """The conditions that a report holds, in the order of tables, and each one's words."""
     other = "passage" if report.get("shuffled_from") == "passage" else "text"
+    baseline = KINDS[report.get("soft_setting", {}).get("kind", "soft")].baseline
+    words = {**CONDITIONS, "latents": _measured(report)}
     present = report["change_percent"]
-    return {name: CONDITIONS[name].format(other=other) for name in CONDITIONS if name in present}
+    return {
+        name: heading.format(other=other, baseline=baseline)
+        for name, heading in words.items()
+        if name in present
+    }
+
+
+def writes_latents(report: dict[str, Any]) -> bool:
+    """Whether what was measured writes latents at all."""
+    kind = report.get("setting", {}).get("kind")
+    return kind not in KINDS or KINDS[kind].writes_latents
 
 
 def verdict(report: dict[str, Any]) -> str:
@@ -39,14 +53,19 @@ def verdict(report: dict[str, Any]) -> str:
     gain = [token for token, change in changes.items() if change["high"] < 0]
     loss = [token for token, change in changes.items() if change["low"] > 0]
     none = [token for token in changes if token not in gain + loss]
-    sentences = []
+    sentences, what = [], _measured(report)
     if gain:
-        sentences.append(f"With latents the perplexity is lower at {_tokens(gain)}.")
+        sentences.append(f"With {what} the perplexity is lower at {_tokens(gain)}.")
     if none:
         sentences.append(f"No measured gain at {_tokens(none)}: the interval includes zero.")
     if loss:
-        sentences.append(f"With latents the perplexity is higher at {_tokens(loss)}.")
+        sentences.append(f"With {what} the perplexity is higher at {_tokens(loss)}.")
     return " ".join(sentences)
+
+
+def _measured(report: dict[str, Any]) -> str:
+    """What a report's `latents` are called, which a kind without any has none of."""
+    return "latents" if writes_latents(report) else f"kind {report['setting']['kind']}"
 
 
 def _tokens(tokens: Sequence[str]) -> str:

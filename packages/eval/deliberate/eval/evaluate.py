@@ -9,7 +9,9 @@ from collections.abc import Callable
 
 from deliberate.core.base import Base
 from deliberate.core.checkpoint import Trained
+from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import CheckpointError
+from deliberate.core.kinds import KINDS
 from deliberate.core.measure import Condition, measure
 from deliberate.core.pairs import PairFormat
 from deliberate.eval.controls import shuffled, shuffled_but_last
@@ -33,7 +35,7 @@ def evaluate(
     Args:
         base: The frozen model.
         trained: The coprocessor.
-        soft: A soft embedding with as many latents, as the baseline.
+        soft: A soft embedding or pause token with as many latents, as the baseline.
         data: A source as in `deliberate.core.texts`, read whole; none is what the coprocessor's
             own recipe held out.
         field: The key of the text in files of rows.
@@ -44,7 +46,7 @@ def evaluate(
         on_passages: Told of the passages done and to do, first of all that none is done.
 
     Raises:
-        CheckpointError: `soft` is no soft embedding, or has another number of latents.
+        CheckpointError: `soft` is no such baseline, or has another number of latents.
         TextError: the texts cannot be read, or are too short, or no pair fits.
     """
     sample = sample or Sample()
@@ -73,16 +75,18 @@ def _conditions(trained: Trained, soft: Trained | None) -> dict[str, Condition]:
     if writer.writes_latents and writer.config.latents > 1:
         conditions["shuffled_but_last"] = Condition(writer=writer, change=shuffled_but_last)
     if soft is not None:
-        _check_baseline(soft, latents=writer.config.latents)
+        _check_baseline(soft, writer)
         conditions["soft"] = Condition(writer=soft.coprocessor)
     return conditions
 
 
-def _check_baseline(soft: Trained, *, latents: int) -> None:
+def _check_baseline(soft: Trained, writer: Coprocessor) -> None:
     config = soft.coprocessor.config
-    if (config.kind, config.latents) != ("soft", latents):
+    latents = writer.config.latents if writer.writes_latents else config.latents
+    if not soft.coprocessor.baseline or config.latents != latents:
+        kinds = [kind for kind, made in KINDS.items() if made.baseline]
         raise CheckpointError(
             f"{soft.id!r} is of kind {config.kind!r} with {config.latents} latents, and the "
-            f"baseline must be of kind 'soft' with {latents}: train one with --set "
-            f"coprocessor.kind=soft --set coprocessor.latents={latents}"
+            f"baseline must be of kind {' or '.join(kinds)} with {latents}: train one with --set "
+            f"coprocessor.kind={kinds[0]} --set coprocessor.latents={latents}"
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deliberate.core.ahead_loss import FEWEST_ROWS, LOGITS_AT_ONCE
 from deliberate.core.base import EMBEDDED
-from deliberate.core.errors import DeliberateError
+from deliberate.core.errors import DeliberateError, UnsupportedModelError
 from deliberate.core.grouped_attention import CHUNK_SCORES, WORKING_COPIES
 from deliberate.train.recipe import Recipe
 from deliberate.train.shape import Shape, shape_of
@@ -104,7 +104,8 @@ def check_memory(found: Plan, limit: int) -> None:
 def check_base_fits(recipe: Recipe, limit: int, *, devices: int = 1) -> None:
     """See that the base and what learns fit a device, before any weight is read.
 
-    A base whose configuration is not in a folder here is not checked.
+    A base whose configuration is not in a folder here is not checked, nor one whose layers cannot
+    be counted.
 
     Args:
         recipe: What would be trained.
@@ -116,7 +117,10 @@ def check_base_fits(recipe: Recipe, limit: int, *, devices: int = 1) -> None:
     """
     if recipe.base.id != EMBEDDED and not Path(recipe.base.id).is_dir():
         return
-    memory = plan(recipe, devices=devices).memory
+    try:
+        memory = plan(recipe, devices=devices).memory
+    except UnsupportedModelError:  # what the run itself cannot do, loading the base will say
+        return
     weights = {name: memory[name] for name in _WEIGHTS if name in memory}
     needed = sum(weights.values())
     if needed > limit:
@@ -133,8 +137,8 @@ _SHARE = "or share them among more devices (train.shard full)"
 
 _LOWER = {
     "base": f"choose a smaller base, or base.dtype bfloat16, {_SHARE}",
-    "coprocessor and optimizer": "choose coprocessor.kind lora, or fewer coprocessor.layers, "
-    f"{_SHARE}",
+    "coprocessor and optimizer": "choose coprocessor.kind lora of a lower rank, or fewer "
+    f"coprocessor.layers, {_SHARE}",
     "gathered weights": "choose a base with a smaller vocabulary or narrower layers",
     "text keys and values": "lower train.batch (and raise train.accumulate) or data.length",
     "activations": "set train.recompute, or lower train.batch (and raise train.accumulate), "
