@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from deliberate.core.groups import sample_anchors
 from deliberate.core.kinds import KINDS, build
 from deliberate.train import load_recipe, train
 from deliberate.train.objective import Objective
-from deliberate.train.plan import check_base_fits, check_memory, plan
+from deliberate.train.plan import check_fits, check_memory, plan
 from deliberate.train.shape import shape_of
 
 RECIPES = Path(__file__).parent.parent.parent / "recipes"
@@ -136,16 +137,29 @@ def test_shared_weights_are_divided_by_the_devices():
         plan(chosen("train.shard=full"))
 
 
-def test_what_fits_in_shares_alone_is_refused_whole(llama_folder):
+def test_what_fits_in_shares_alone_is_refused_whole(llama_folder, monkeypatch):
+    monkeypatch.setattr("deliberate.train.plan.DOUBT", math.inf)  # weights alone are looked at
     changes = [f"base.id={llama_folder}", "base.dtype=float32"]
     whole, shared = (load_recipe(None, changes=[*changes, f"train.shard={s}"]) for s in SHARDS)
     memory = plan(shared, devices=8).memory
     limit = sum(memory[part] for part in memory if "weights" in part or part in WEIGHTS)
-    check_base_fits(shared, limit, devices=8)
+    check_fits(shared, limit, devices=8)
     with pytest.raises(DeliberateError, match=r"share them among more devices \(train\.shard full"):
-        check_base_fits(whole, limit, devices=8)
+        check_fits(whole, limit, devices=8)
     with pytest.raises(DeliberateError, match="base and coprocessor need"):
-        check_base_fits(shared, limit, devices=4)
+        check_fits(shared, limit, devices=4)
+
+
+def test_a_run_that_is_far_too_large_is_refused_at_once(llama_folder):
+    changes = [f"base.id={llama_folder}", "base.dtype=float32"]
+    huge = load_recipe(None, changes=[*changes, "train.batch=100000000"])
+    with pytest.raises(DeliberateError, match=r"the run needs .* lower train\.batch"):
+        check_fits(huge, 64 << 30)
+    small = load_recipe(None, changes=changes)
+    needed = sum(plan(small).memory.values())
+    check_fits(small, needed // 2 + 1)
+    with pytest.raises(DeliberateError, match="the run needs"):
+        check_fits(small, needed // 2 - 1)
 
 
 def test_what_does_not_fit_is_refused_with_what_to_lower():

@@ -15,7 +15,7 @@ from deliberate.core.execution import check_execution
 from deliberate.train.data import check_room, check_shares, load_passages, load_rows
 from deliberate.train.folder import check_folder, occupy
 from deliberate.train.init import begin
-from deliberate.train.plan import check_base_fits
+from deliberate.train.plan import check_fits
 from deliberate.train.precision import memory_of, settle_dtype
 from deliberate.train.processes import Elsewhere, Processes, joined
 from deliberate.train.recipe import Recipe
@@ -84,7 +84,7 @@ def _train(
     check_shares(recipe, processes.count)
     check_execution(recipe.train.execution, device)
     recipe = settle_dtype(recipe, folder, processes)
-    check_base_fits(recipe, memory_of(device), devices=processes.count)
+    check_fits(recipe, memory_of(device), devices=processes.count)
     processes.by_first(lambda: check_folder(recipe, folder, resume=resume))
     dtype = getattr(torch, recipe.base.dtype)
     place = "cpu" if recipe.train.shard == "full" else device  # whole it may not fit the device

@@ -54,6 +54,10 @@ class Plan:
         return sum(self.flops.values()) * self.steps / (rate * self.devices) / 3600
 
 
+DOUBT = 2
+"""A plan this many times too large is refused before the run begins."""
+
+
 def plan(recipe: Recipe, *, devices: int = 1) -> Plan:
     """Work out what a recipe takes.
 
@@ -101,11 +105,12 @@ def check_memory(found: Plan, limit: int) -> None:
     )
 
 
-def check_base_fits(recipe: Recipe, limit: int, *, devices: int = 1) -> None:
-    """See that the base and what learns fit a device, before any weight is read.
+def check_fits(recipe: Recipe, limit: int, *, devices: int = 1) -> None:
+    """See that a run can fit a device, before any weight is read.
 
-    A base whose configuration is not in a folder here is not checked, nor one whose layers cannot
-    be counted.
+    The base and what learns must fit; the rest of the plan, which errs on the high side for some
+    families, must not be more than twice too large. A base whose configuration is not in a folder
+    here is not checked, nor one whose layers cannot be counted.
 
     Args:
         recipe: What would be trained.
@@ -118,10 +123,10 @@ def check_base_fits(recipe: Recipe, limit: int, *, devices: int = 1) -> None:
     if recipe.base.id != EMBEDDED and not Path(recipe.base.id).is_dir():
         return
     try:
-        memory = plan(recipe, devices=devices).memory
+        found = plan(recipe, devices=devices)
     except UnsupportedModelError:  # what the run itself cannot do, loading the base will say
         return
-    weights = {name: memory[name] for name in _WEIGHTS if name in memory}
+    weights = {name: found.memory[name] for name in _WEIGHTS if name in found.memory}
     needed = sum(weights.values())
     if needed > limit:
         part = max(weights, key=lambda name: weights[name])
@@ -129,6 +134,8 @@ def check_base_fits(recipe: Recipe, limit: int, *, devices: int = 1) -> None:
             f"base and coprocessor need {needed / 1e9:.1f} GB and there are {limit / 1e9:.1f}: "
             f"{_LOWER[part]}"
         )
+    if sum(found.memory.values()) > DOUBT * limit:
+        check_memory(found, limit)
 
 
 _WEIGHTS = ("base", "coprocessor and optimizer", "gathered weights")
