@@ -1,5 +1,6 @@
 """What tests of benchmarks share: a tiny base on disk that reads long prompts."""
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,12 @@ def long_llama(llama: Base) -> Base:
     settings = {**llama.model.config.to_dict(), "max_position_embeddings": LONG}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings))
     return dataclasses.replace(llama, model=model, id="long-llama")
+
+
+@pytest.fixture
+def fresh(llama: Base) -> Callable[[], Base]:
+    """Makes a copy of the tiny Llama, for what puts low-rank weights into it."""
+    return lambda: dataclasses.replace(llama, model=copy.deepcopy(llama.model))
 
 
 @pytest.fixture(scope="session")

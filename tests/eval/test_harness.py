@@ -66,11 +66,28 @@ def straight(base, coprocessor, context, continuation):
     return float(score), bool((chances.argmax(-1) == y[0]).all())
 
 
-@pytest.mark.parametrize("batch", [1, 3, 16])
 def test_log_likelihoods_are_those_of_one_forward_over_context_latents_and_answer(
-    base, start, make, batch
+    base, start, make
 ):
-    coprocessor = make(base, start)
+    check_one_forward(base, make(base, start), batch=3)
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+def test_log_likelihoods_are_the_same_in_any_batch(llama, start, make, batch):
+    check_one_forward(llama, make(llama, start), batch=batch)
+
+
+@pytest.mark.parametrize("kind", ["lora", "scratch", "soft", "pause"])
+def test_any_kind_that_augments_a_cache_is_asked_and_leaves_the_base_alone(kind, make, fresh):
+    base = fresh()
+    with quiet():
+        before = LatentLM(base).loglikelihood(requests(PAIRS))
+    check_one_forward(base, make(base, "warm", kind=kind), batch=3)
+    with quiet():
+        assert LatentLM(base).loglikelihood(requests(PAIRS)) == before
+
+
+def check_one_forward(base, coprocessor, *, batch):
     with quiet():
         found = LatentLM(base, coprocessor, batch=batch).loglikelihood(requests(PAIRS))
     for pair, (score, greedy) in zip(PAIRS, found, strict=True):

@@ -158,7 +158,7 @@ def _settings(base: Base, trained: Trained, data: Path | None, limit: int | None
         "coprocessor": trained.id,
         "coprocessor_fingerprint": trained.fingerprint,
         "dtype": str(base.model.dtype).removeprefix("torch."),
-        "data": "Hub" if data is None else str(data),
+        "data": "Hub" if data is None else str(data.resolve()),
         "limit": limit,
         "harness": version("lm_eval"),
     }
