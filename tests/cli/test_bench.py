@@ -7,8 +7,12 @@ import pytest
 
 pytest.importorskip("lm_eval", reason="the extra `bench` is not installed")
 
+from rich.console import Console
+
+from deliberate.cli.bench import _table
 from deliberate.core import load_base, save_coprocessor
 from deliberate.eval.bench import run as running
+from deliberate.eval.bench.benchmarks import BENCHMARKS
 from deliberate.eval.bench.records import read
 
 
@@ -77,6 +81,29 @@ def test_the_table_is_eighty_columns_wide_and_progress_is_a_line_a_set(bench):
     for line in outcome.err.splitlines():
         assert line.startswith(("piqa", "nq_open", "wrote out")), outcome.err
     assert len(read(Path("out", "piqa.jsonl"))) == 2
+
+
+def test_the_table_has_room_for_the_longest_names_and_numbers():
+    result = {
+        "shots": 5,
+        "score": "exact_match",
+        "base": 100.0,
+        "latents": 100.0,
+        "difference": -10.0,
+        "questions": 14_079,
+        "gained": 1_000,
+        "lost": 1_000,
+        "p": 0.0,
+    }
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(_table(dict.fromkeys(BENCHMARKS, result)))
+    lines = captured.get().splitlines()
+    assert len(lines) == 2 + len(BENCHMARKS)
+    assert "…" not in captured.get()
+    assert "14,079" in lines[2]
+    assert "<0.001" in lines[2]
+    assert max(map(len, lines)) <= 80
 
 
 def test_programs_run_only_when_that_is_asked_for(bench):

@@ -104,8 +104,11 @@ def run_bench(
             on_note=note,
         )
     shown = {name: results.sets[name] for name in prepared.tasks}
-    if folder is not None:
-        note(f"wrote {folder}")
+    note(
+        "nothing was kept: -o DIR keeps a record of every answer"
+        if folder is None
+        else f"wrote {folder}"
+    )
     if as_json:
         emit({**asdict(results), "sets": shown})
     else:
@@ -186,10 +189,11 @@ def _table(sets: dict[str, dict[str, Any]]) -> "Table":
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("set")
+    # The box parts columns by a space: seventeen sets fit a terminal of eighty columns.
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
+    table.add_column("set", no_wrap=True)
     table.add_column("shots", justify="right")
-    table.add_column("score")
+    table.add_column("score", no_wrap=True)
     for name in ("base", "latents", "change", "asked", "gained", "lost", "p"):
         table.add_column(name, justify="right")
     for name, result in sets.items():
