@@ -219,6 +219,34 @@ def test_examples_are_the_same_for_every_model_that_is_asked(write_rows, llama, 
         assert prompt.count(f"is {'abcdefgh'[number]}?") == 1  # never among its own examples
 
 
+@pytest.mark.parametrize("name", ["piqa", "siqa", "winogrande"])
+def test_the_option_that_is_noted_is_the_one_that_is_scored(name, write_rows, llama, make):
+    ends = ["a", "a lot longer than that", "mid size"]
+    rows = {
+        "winogrande": {
+            "sentence": "Ann so _ ran.",
+            "option1": "Ann",
+            "option2": "I",
+            "answer": "2",
+        },
+        "piqa": {"goal": "do", "sol1": ends[0], "sol2": ends[1], "label": 0},
+        "siqa": {"context": "so", "question": "what", "label": "1"}
+        | dict(zip(("answerA", "answerB", "answerC"), ends, strict=True)),
+    }
+    many = [
+        {
+            k: f"{n} {v}" if k in {"goal", "context", "sentence"} else v
+            for k, v in rows[name].items()
+        }
+        for n in range(20)
+    ]
+    tasks = tasks_of(BENCHMARKS[name], write_rows(f"{name}/validation.jsonl", *many))
+    with quiet():
+        answers = ask(LatentLM(llama, make(llama, "warm")), BENCHMARKS[name], tasks).values()
+    for one in answers:
+        assert (str(one.answer) == one.target) == (one.scores[BENCHMARKS[name].score] == 1)
+
+
 def test_too_little_memory_halves_the_batch_and_asks_again(write_rows, llama, monkeypatch):
     rows = [{"goal": f"goal {c}", "sol1": "b", "sol2": "c", "label": 0} for c in "abcdef"]
     tasks = tasks_of(BENCHMARKS["piqa"], write_rows("piqa/validation.jsonl", *rows))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from lm_eval.api.model import TemplateLM
+from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
 
 from deliberate.core.errors import DeliberateError
@@ -67,7 +68,7 @@ def ask(
         )
     assert results is not None  # there is one process
     return {
-        f"{name}/{sample['doc_id']}": _answer(sample)
+        f"{name}/{sample['doc_id']}": _answer(sample, tasks[name], benchmark)
         for name, samples in results["samples"].items()
         for sample in samples
         if sample["filter"] == benchmark.filter
@@ -115,15 +116,20 @@ def ask_within_memory(
         on_note(f"{benchmark.name}: out of memory, going on with --batch {model.batch_size}")
 
 
-def _answer(sample: dict[str, Any]) -> Answer:
+def _answer(sample: dict[str, Any], task: ConfigurableTask, benchmark: Benchmark) -> Answer:
+    # Where the options are contexts, as WinoGrande's are, the harness keeps the right one there.
+    target = task.doc_to_text(sample["doc"]) if task.multiple_input else sample["target"]
     scored = sample["filtered_resps"]
     if isinstance(scored[0], tuple):  # log-likelihoods, one an option
-        given = max(range(len(scored)), key=lambda option: scored[option][0])
+        options = [option.removeprefix(" ") for _, option in sample["arguments"]]
+        lengths = [len(option) if benchmark.score == "acc_norm" else 1 for option in options]
+        values = [score / length for (score, _), length in zip(scored, lengths, strict=True)]
+        given = values.index(max(values))
     else:
         given = scored[0][0] if isinstance(scored[0], list) else scored[0]
     return Answer(
         question=sample["doc_hash"][:16],
-        target=str(sample["target"]),
+        target=str(target),
         answer=given,
         scores={name: float(sample[name]) for name in sample["metrics"]},
     )
