@@ -65,7 +65,7 @@ def test_each_set_is_asked_of_base_and_latents_and_kept_question_by_question(
     assert (piqa["questions"], piqa["shots"], piqa["score"]) == (6, 0, "acc_norm")
     assert piqa["difference"] == pytest.approx(piqa["latents"] - piqa["base"])
     assert piqa["scores"].keys() == {"acc", "acc_norm"}
-    assert "nq_open, latents: 8 prompts are longer than the base reads" in outcome.err
+    assert "nq_open, latents: 8 prompts longer than the base reads lost" in outcome.err
     records = read(coprocessor_folder / "bench" / "piqa.jsonl")
     assert [record.id for record in records] == [f"piqa/{n}" for n in range(6)]
     assert 100 * sum(record.latents for record in records) / 6 == pytest.approx(piqa["latents"])

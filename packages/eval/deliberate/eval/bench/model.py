@@ -74,7 +74,10 @@ class LatentLM(HFLM):
     ) -> list[tuple[float, bool]]:
         """Each continuation's log-likelihood, and whether it is the likeliest at every token."""
         room = self.max_length + 1
-        self.cut += sum(len(context) + len(after) > room for _, context, after in requests)
+        too_long = {
+            tuple(context) for _, context, after in requests if len(context) + len(after) > room
+        }
+        self.cut += len(too_long)
         if self._coprocessor is None:
             return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
         asked: dict[tuple[int, ...], list[int]] = defaultdict(list)
