@@ -12,6 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from deliberate.cli.commands.augment import augment
+from deliberate.cli.commands.compare import compare
 from deliberate.cli.commands.evaluate import evaluate
 from deliberate.cli.commands.generate import generate
 from deliberate.cli.commands.inspect import inspect
@@ -32,6 +33,7 @@ app.command()(prefill)
 app.command()(augment)
 app.command()(generate)
 app.command("eval")(evaluate)
+app.command()(compare)
 app.command()(inspect)
 app.command()(push)
 

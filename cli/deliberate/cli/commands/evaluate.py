@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deliberate.cli import options
+from deliberate.cli import bench_options, options
+from deliberate.cli.bench import Asked, run_bench
 from deliberate.cli.failures import configuring
 from deliberate.cli.models import (
     chosen_device,
@@ -106,17 +107,36 @@ def evaluate(
     dtype: options.DtypeName = None,
     force: options.Force = False,
     as_json: options.AsJson = False,
+    bench: bench_options.Bench = None,
+    bench_data: bench_options.BenchData = None,
+    bench_limit: bench_options.BenchLimit = None,
+    run_generated_code: bench_options.RunGeneratedCode = False,
+    batch: bench_options.Batch = None,
+    resume: bench_options.Resume = False,
 ) -> None:
     """Measure perplexity at tokens 1, 2, 4, 8, 16 and 32 after anchors in held-out text.
 
     Compares the base alone, the coprocessor's latents, another text's latents, and the baseline
     that --soft names. Each change comes with a 95 % interval from resampling texts. A run that
     learned answers to questions is measured at each question's end, on its answer.
+
+    With --bench it asks benchmarks instead, of the base alone and with latents.
     """  # noqa: DOC501
     from deliberate.core.checkpoint import EMBEDDED_FOLDERS
     from deliberate.eval import Sample
     from deliberate.eval import evaluate as measure
 
+    asked = Asked(bench, bench_data, bench_limit, run_generated_code, batch, resume)
+    if asked.wanted:
+        run_bench(
+            run,
+            asked,
+            output=output,
+            force=force,
+            as_json=as_json,
+            load=lambda: _load_base(run, base, device, dtype),
+        )
+        return
     if output is not None and output.exists() and not force:
         raise FileExistsError(f"{str(output)!r} exists: add --force, or name another file with -o")
     with configuring():

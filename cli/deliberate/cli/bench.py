@@ -1,0 +1,217 @@
+"""`deliberate eval --bench`: benchmarks of the base alone and with latents.
+
+names --questions, then models--> results set by set, a table, records in the output folder
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from deliberate.cli.failures import configuring
+from deliberate.cli.models import load_coprocessor, patient_bars
+from deliberate.cli.terminal import emit, note
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from deliberate.core.base import Base
+    from deliberate.eval.bench.run import Results
+
+BATCH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was said of benchmarks on the command line."""
+
+    names: str | None
+    data: Path | None
+    limit: int | None
+    run_code: bool
+    batch: int | None
+    resume: bool
+
+    @property
+    def wanted(self) -> bool:
+        """Whether benchmarks are asked for.
+
+        Raises:
+            typer.BadParameter: an option is given that means nothing without them.
+        """
+        if self.names is not None:
+            return True
+        given = {
+            "--bench-data": self.data is not None,
+            "--bench-limit": self.limit is not None,
+            "--run-generated-code": self.run_code,
+            "--batch": self.batch is not None,
+            "--resume": self.resume,
+        }
+        if any(given.values()):
+            name = next(name for name, said in given.items() if said)
+            raise typer.BadParameter(f"{name} is for benchmarks: add --bench NAMES")
+        return False
+
+
+def run_bench(
+    run: str,
+    asked: Asked,
+    *,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+    load: "Callable[[], Base]",
+) -> None:
+    """Ask benchmarks, show the table, and keep results and records.
+
+    Args:
+        run: The coprocessor's name.
+        asked: Which benchmarks, and how.
+        output: Folder of results; by default `bench` in the run's folder, if it has one.
+        force: Whether results that are there may be replaced.
+        as_json: Whether to print JSON instead of a table.
+        load: Loads the base, once all questions are there.
+    """
+    from deliberate.eval.bench.benchmarks import chosen, require_harness
+
+    with configuring():
+        benchmarks = chosen(asked.names or "")
+    require_harness(benchmarks)
+    folder = _folder(run, output, asked.resume, force)
+
+    from deliberate.eval.bench.run import bench, prepare
+
+    with patient_bars():
+        prepared = prepare(benchmarks, data=asked.data, run_code=asked.run_code)
+        for name, reason in prepared.left_out.items():
+            note(f"{name}: left out, {reason}")
+        if asked.run_code:
+            _tell_of_network()
+        base = load()
+        results = bench(
+            base,
+            load_coprocessor(run, base),
+            prepared,
+            data=asked.data,
+            limit=asked.limit,
+            batch=asked.batch or BATCH,
+            folder=folder,
+            resume=asked.resume,
+            on_set=_tell,
+            on_note=note,
+        )
+    shown = {name: results.sets[name] for name in prepared.tasks}
+    note(
+        "nothing was kept: -o DIR keeps a record of every answer"
+        if folder is None
+        else f"wrote {folder}"
+    )
+    if as_json:
+        emit({**asdict(results), "sets": shown})
+    else:
+        _show(run, results, shown)
+
+
+def _folder(run: str, output: Path | None, resume: bool, force: bool) -> Path | None:
+    """Where results go.
+
+    Raises:
+        FileExistsError: there are results, and nothing was said of them.
+        typer.BadParameter: there is nothing to go on with.
+    """
+    from deliberate.core.checkpoint import EMBEDDED_FOLDERS
+    from deliberate.eval.bench.benchmarks import BENCHMARKS, RESULTS
+
+    folder = output
+    if folder is None and run not in EMBEDDED_FOLDERS and Path(run).is_dir():
+        folder = Path(run) / "bench"
+    if folder is None:
+        if resume:
+            raise typer.BadParameter("--resume needs the folder of the interrupted run: add -o DIR")
+        return None
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{str(folder)!r} is a file: name a folder with -o")
+    if (folder / RESULTS).exists() and not resume:
+        if not force:
+            raise FileExistsError(
+                f"{str(folder)!r} holds results: go on with --resume, add --force, or name another "
+                "folder with -o"
+            )
+        for name in (RESULTS, *(f"{name}.jsonl" for name in BENCHMARKS)):
+            (folder / name).unlink(missing_ok=True)
+    return folder
+
+
+def _tell_of_network() -> None:
+    from deliberate.eval.bench.sandbox import without_network
+
+    if not without_network():
+        note(
+            "generated programs can reach the network: this machine gives an ordinary user no "
+            "namespaces (docs/benchmarks.md)"
+        )
+
+
+def _tell(name: str, result: dict[str, Any]) -> None:
+    """Say what one set came to, as soon as it has."""
+    note(
+        f"{name}: {result['base']:.2f} % -> {result['latents']:.2f} %, "
+        f"{_counted(result['questions'], 'question')}"
+    )
+    for condition, count in result["cut"].items():
+        if count:
+            note(
+                f"{name}, {condition}: {_counted(count, 'prompt')} longer than the base reads lost "
+                "the beginning"
+            )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _show(run: str, results: "Results", sets: dict[str, dict[str, Any]]) -> None:
+    from rich.console import Console
+
+    settings = results.settings
+    limit = settings["limit"]
+    few = "" if limit is None else f", at most {limit} questions of each task"
+    console = Console()
+    console.print(f"{run} for {settings['base']}: benchmarks in percent{few}", style="italic")
+    console.print(_table(sets))
+    console.print(
+        "gained, lost: questions that only the base with latents got right, or only the base "
+        "alone. p: McNemar's test on these, exact below 25 of them.",
+        style="dim italic",
+    )
+
+
+def _table(sets: dict[str, dict[str, Any]]) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    # The box parts columns by a space: seventeen sets fit a terminal of eighty columns.
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
+    table.add_column("set", no_wrap=True)
+    table.add_column("shots", justify="right")
+    table.add_column("score", no_wrap=True)
+    for name in ("base", "latents", "change", "asked", "gained", "lost", "p"):
+        table.add_column(name, justify="right")
+    for name, result in sets.items():
+        p = result["p"]
+        table.add_row(
+            name,
+            str(result["shots"]),
+            result["score"],
+            f"{result['base']:.2f}",
+            f"{result['latents']:.2f}",
+            f"{result['difference']:+.2f}",
+            f"{result['questions']:,}",
+            f"{result['gained']:,}",
+            f"{result['lost']:,}",
+            "<0.001" if p < 0.001 else f"{p:.3f}",
+        )
+    return table

@@ -1,0 +1,126 @@
+"""Each question's outcome as a line of JSON, so that runs can be compared later.
+
+answers of base and latents --> NAME.jsonl --two of them--> the same questions? then McNemar
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from deliberate.core.atomic import write_bytes
+from deliberate.core.errors import DeliberateError
+from deliberate.eval.bench.mcnemar import McNemar, mcnemar
+
+CONDITIONS = ("base", "latents")
+"""Who answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One question and its two answers."""
+
+    id: str
+    """The harness's task and the number of the question in it."""
+
+    question: str
+    """Identifies the question's text and its right answers."""
+
+    target: str
+    """The right answer, as the harness has it."""
+
+    base: bool
+    """Whether the base was right."""
+
+    latents: bool
+    """Whether the base with latents was."""
+
+    answers: dict[str, Any]
+    """By condition: the number of the option that was chosen, or the text that was scored."""
+
+    scores: dict[str, dict[str, float]]
+    """By condition: every metric of the harness's task."""
+
+
+def write(path: Path, records: Sequence[Record]) -> None:
+    """Write records, the whole file or nothing."""
+    lines = (json.dumps(asdict(record), ensure_ascii=False) for record in records)
+    write_bytes(path, ("\n".join(lines) + "\n").encode())
+
+
+def read(path: Path) -> list[Record]:
+    """Read records.
+
+    Raises:
+        DeliberateError: the file holds something else; names the line.
+    """
+    records = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if not line:
+            continue
+        try:
+            record = Record(**json.loads(line))
+        except (TypeError, ValueError) as error:
+            raise DeliberateError(
+                f"line {number} of {str(path)!r} is no record of a question: name a file that "
+                "`deliberate eval --bench` wrote"
+            ) from error
+        records.append(record)
+    if not records:
+        raise DeliberateError(f"{str(path)!r} holds no records: name another file")
+    return records
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two runs on the same questions."""
+
+    questions: int
+    first: int
+    """Questions that the first run got right."""
+
+    second: int
+    """Questions that the second run got right."""
+
+    test: McNemar
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "questions": self.questions,
+            "first": 100 * self.first / self.questions,
+            "second": 100 * self.second / self.questions,
+            "difference": 100 * (self.second - self.first) / self.questions,
+            "gained": self.test.gained,
+            "lost": self.test.lost,
+            "p": self.test.p,
+            "exact": self.test.exact,
+        }
+
+
+def compare(first: Path, second: Path, *, condition: str = "latents") -> Comparison:
+    """Compare two files of records, question by question.
+
+    Args:
+        first: A file of records.
+        second: Another, of the same questions in any order.
+        condition: Whose answers: `base` or `latents`.
+
+    Raises:
+        DeliberateError: the questions are not the same; names one.
+    """
+    one, two = ({record.id: record for record in read(path)} for path in (first, second))
+    way_out = "compare records of the same benchmark, data and --bench-limit"
+    for this, that, there in ((one, two, second), (two, one, first)):
+        missing = next((name for name in this if name not in that), None)
+        if missing is not None:
+            raise DeliberateError(f"question {missing!r} is not in {str(there)!r}: {way_out}")
+    changed = next((name for name in one if one[name].question != two[name].question), None)
+    if changed is not None:
+        raise DeliberateError(f"question {changed!r} is another one in {str(second)!r}: {way_out}")
+    before = [getattr(one[name], condition) for name in one]
+    after = [getattr(two[name], condition) for name in one]
+    return Comparison(
+        questions=len(one), first=sum(before), second=sum(after), test=mcnemar(before, after)
+    )
