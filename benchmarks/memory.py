@@ -31,13 +31,13 @@ def main() -> None:
         shape, memory = shape_of(recipe), plan(recipe).memory
         casts = 0 if options.dtype == "float32" else 2 * shape.trained_trunk
         said = casts + 4 * shape.trained
-        said += sum(memory[part] for part in memory if part not in {"base", _WEIGHTS})
+        said += sum(memory[part] for part in memory if part not in _WEIGHTS)
         print(f"{name:>12}  {found / 1e6:8.1f} MB measured, {said / 1e6:8.1f} said")
         ratios[name] = Ratio(value=found / said, target=TARGET, at_least=False)
     report("memory", ratios)
 
 
-_WEIGHTS = "coprocessor and optimizer"
+_WEIGHTS = {"base", "coprocessor", "optimizer"}
 
 
 def _measure(options: object, changes: tuple[str, ...]) -> None:

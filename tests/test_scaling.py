@@ -56,7 +56,7 @@ def test_hours_are_those_of_the_plan(row):
         assert f"{found.hours(RATE):,.0f}" == said
 
 
-@pytest.mark.parametrize("row", rows(8), ids=" ".join)
+@pytest.mark.parametrize("row", rows(9), ids=" ".join)
 def test_memory_is_that_of_the_plan(row):
     base, kind, *said, whole = row
     memory = planned(base, 32, KINDS[kind]).memory
@@ -64,7 +64,7 @@ def test_memory_is_that_of_the_plan(row):
     assert f"{sum(memory.values()) / 1e9:.1f}" == whole
 
 
-@pytest.mark.parametrize("row", rows(10), ids=" ".join)
+@pytest.mark.parametrize("row", rows(11), ids=" ".join)
 def test_memory_in_shares_is_that_of_the_plan(row):
     base, kind, gpus, *said, whole = row
     memory = planned(base, 32, [*KINDS[kind], "train.shard=full"], gpus=int(gpus)).memory
@@ -73,4 +73,4 @@ def test_memory_in_shares_is_that_of_the_plan(row):
 
 
 def test_there_are_rows():
-    assert (len(rows(6)), len(rows(8)), len(rows(10))) == (8, 6, 6)
+    assert (len(rows(6)), len(rows(9)), len(rows(11))) == (8, 6, 6)

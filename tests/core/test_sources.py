@@ -37,6 +37,16 @@ def test_a_folder_of_shards_is_its_rows_in_the_order_of_names(tmp_path):
         documents(str(shards))
 
 
+@pytest.mark.parametrize(("suffix", "broken"), [("jsonl", b"not json"), ("parquet", b"PAR1 cut")])
+def test_of_several_files_the_broken_one_is_named(tmp_path, suffix, broken):
+    Dataset.from_dict({"text": ["one"]}).to_parquet(str(tmp_path / "a.parquet"))
+    (tmp_path / "a.jsonl").write_text(lines("one"))
+    next(path for path in tmp_path.iterdir() if path.suffix != f".{suffix}").unlink()
+    (tmp_path / f"b.{suffix}").write_bytes(broken)
+    with pytest.raises(TextError, match=rf"cannot read '.*b\.{suffix}'"):
+        documents(str(tmp_path))
+
+
 def test_a_stream_gives_what_reading_whole_gives(tmp_path):
     folder, table = tmp_path / "plain", tmp_path / "rows.parquet"
     folder.mkdir()

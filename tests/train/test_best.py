@@ -42,7 +42,7 @@ def test_the_change_is_that_of_the_mean_loss_over_the_tokens_that_are_trained_on
             "base": torch.tensor([[3.0, 6.0, 9.0, 0.0], [1.0, 1.0, 1.0, 0.0]]),
             "latents": torch.tensor([[2.0, 6.0, 8.0, 99.0], [1.0, 3.0, 0.0, 99.0]]),
         },
-        anchors=torch.tensor([3, 1]),
+        counts=torch.tensor([[3] * 4, [1] * 4]),
         documents=torch.tensor([0, 1]),
         partners=torch.tensor([1, 0]),
     )
@@ -50,6 +50,17 @@ def test_the_change_is_that_of_the_mean_loss_over_the_tokens_that_are_trained_on
     both = recipe("eval.ahead=2"), recipe("objective.ahead=2")  # what validation does not measure
     for fewer in both:
         assert loss_change(losses, fewer) == pytest.approx(((-1 / 4) + (2 / 4)) / 2)
+
+
+def test_a_nat_less_at_every_token_is_one_whatever_answers_reach(recipe):
+    counts = torch.tensor([[1, 1, 1], [1, 0, 0]])
+    losses = Losses(
+        sums={"base": counts * 3.0, "latents": counts * 2.0},
+        counts=counts,
+        documents=torch.tensor([0, 1]),
+        partners=torch.tensor([1, 0]),
+    )
+    assert loss_change(losses, recipe()) == pytest.approx(-1)
 
 
 def test_the_best_is_what_it_was_at_its_step(recipe, tmp_path, changes, llama_folder):

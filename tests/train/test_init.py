@@ -151,6 +151,23 @@ def test_an_adapted_run_keeps_little_and_ends_as_the_ordinary_kind(begun, tmp_pa
     )
 
 
+def lines_of(folder):
+    return (folder / "metrics.jsonl").read_text().splitlines()
+
+
+def test_keeping_the_best_changes_nothing_that_is_trained(begun, tmp_path):
+    changes = ("train.adapt_rank=2", "train.steps=6")
+    for name, every in (("often", 1), ("once", 6)):
+        train(begun(*changes, f"train.validate_every={every}"), tmp_path / name)
+    logged = [
+        [json.loads(line)["loss"] for line in lines_of(tmp_path / name)]
+        for name in ("often", "once")
+    ]
+    assert logged[0] == logged[1]
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("often", "once")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
 def test_resuming_from_another_start_is_refused(begun, tmp_path):
     chosen = begun("train.adapt_rank=2")
 
@@ -216,7 +233,7 @@ def test_a_plan_of_an_adaptation_counts_what_learns(begun):
     coprocessor, _ = begin(chosen.coprocessor, chosen.train, load_base(chosen.base.id))
     assert part.parameters["trained"] == coprocessor.num_parameters
     assert part.parameters["trained"] < whole.parameters["trained"]
-    weights = "coprocessor and optimizer"
     frozen = whole.parameters["trained"] - 2 * 16  # all but the soft tokens
-    assert part.memory[weights] == 4 * (4 * part.parameters["trained"] + frozen)
+    assert part.memory["coprocessor"] == 4 * (2 * part.parameters["trained"] + frozen)
+    assert part.memory["optimizer"] == 4 * 2 * part.parameters["trained"]
     assert part.flops["coprocessor"] < whole.flops["coprocessor"]

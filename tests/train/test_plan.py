@@ -20,7 +20,7 @@ from deliberate.train.plan import check_fits, check_memory, plan
 from deliberate.train.shape import shape_of
 
 RECIPES = Path(__file__).parent.parent.parent / "recipes"
-SHARDS, WEIGHTS = ("none", "full"), ("base", "coprocessor and optimizer")
+SHARDS, WEIGHTS = ("none", "full"), ("base", "coprocessor", "optimizer")
 LLAMA = {
     "model_type": "llama",
     "vocab_size": 512,
@@ -125,10 +125,10 @@ def test_devices_share_a_batch():
 
 def test_shared_weights_are_divided_by_the_devices():
     whole, shared = plan(chosen(), devices=4), plan(chosen("train.shard=full"), devices=4)
-    for part in ("base", "coprocessor and optimizer"):
+    for part in WEIGHTS:
         assert shared.memory[part] * 4 == pytest.approx(whole.memory[part], abs=4)
     gathered = shared.memory.pop("gathered weights")
-    weights = whole.memory["base"] + whole.memory["coprocessor and optimizer"]
+    weights = sum(whole.memory[part] for part in WEIGHTS)
     assert 0 < gathered < weights / 2
     assert plan(chosen("train.shard=full"), devices=2).memory["gathered weights"] == gathered
     for part in ("text keys and values", "activations", "logits and scores"):

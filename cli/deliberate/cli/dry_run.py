@@ -68,6 +68,14 @@ def show_plan(
     check_memory(found, limit)
 
 
+BYTES_A_TOKEN = 4
+"""Of English, by a vocabulary of the usual size; code has fewer, other scripts more."""
+
+
+def _gigabytes(found: dict[str, Any]) -> float:
+    return found["tokens"] * found["steps"] * BYTES_A_TOKEN / 1e9
+
+
 def _print(found: dict[str, Any], hours: float) -> None:
     from rich import box
     from rich.console import Console
@@ -86,6 +94,7 @@ def _print(found: dict[str, Any], hours: float) -> None:
         table.add_row("GB on each device", part, f"{count / 1e9:,.2f}")
     table.add_row("text tokens", "a step", f"{found['tokens']:,}")
     table.add_row("text tokens", "in all", f"{found['tokens'] * found['steps']:,}")
+    table.add_row("GB of text", "in all, about", f"{_gigabytes(found):,.2f}")
     table.add_row("targets", "a step", f"{found['targets']:,}")
     table.add_row("hours", f"{found['steps']:,} steps", f"{hours:,.2f}")
     Console().print(table)

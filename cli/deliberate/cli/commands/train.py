@@ -90,14 +90,20 @@ def train(
     With --resume and --output-dir alone the recipe is the run's own. Under `torchrun` the
     processes share each batch, and the first one speaks.
     """  # noqa: DOC501
+    from deliberate.core.errors import DeliberateError
     from deliberate.train import Elsewhere, is_first, load_recipe
     from deliberate.train import train as run
 
-    where = chosen_device(device)
-    if resume and output_dir and recipe is None:
-        recipe = _own_recipe(output_dir)
-    with configuring():
-        chosen = load_recipe(recipe, changes=changes or [])
+    try:
+        where = chosen_device(device)
+        if resume and output_dir and recipe is None:
+            recipe = _own_recipe(output_dir)
+        with configuring():
+            chosen = load_recipe(recipe, changes=changes or [])
+    except (typer.BadParameter, DeliberateError) as error:
+        if is_first():
+            raise
+        raise typer.Exit(1) from error
     if dry_run:
         show_plan(chosen, gpus=gpus, rate=rate, memory=memory, device=where, as_json=as_json)
         return
@@ -184,6 +190,8 @@ def _shown(recipe: "Recipe", folder: Path) -> Generator[Callable[["Progress"], N
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bar
 
+    from deliberate.train import is_first
+
     console = Console(stderr=True)
     every = max(1, recipe.train.steps // LINES)
     recent: deque[float] = deque(maxlen=every)  # one step's loss says more of its texts
@@ -193,7 +201,7 @@ def _shown(recipe: "Recipe", folder: Path) -> Generator[Callable[["Progress"], N
         BarColumn(),
         TextColumn("{task.description}"),
         console=console,
-        disable=not console.is_terminal,
+        disable=not (console.is_terminal and is_first()),
     )
     table = Validations()
     task = bar.add_task("reading texts", total=recipe.train.steps)

@@ -7,6 +7,7 @@ What comes out is of the kind that went in.
 Source: arXiv:2412.17747, section A.2.
 """
 
+import copy
 from typing import cast
 
 from jaxtyping import Float, Int
@@ -62,6 +63,7 @@ class AdaptedCoprocessor(Coprocessor):
         return [self.soft_tokens]
 
     def finished(self) -> TrunkCoprocessor:
-        """The trained coprocessor with the low-rank products added to its weights; uses this up."""
-        merge_adapters(self.trained.trunk)
-        return self.trained
+        """A copy of the trained coprocessor with the low-rank products added to its weights."""
+        merged = copy.deepcopy(self.trained)
+        merge_adapters(merged.trunk)
+        return merged

@@ -197,7 +197,7 @@ class Coprocessor(nn.Module, ABC):
         )
 
     def finished(self) -> "Coprocessor":
-        """What is kept when training ends."""
+        """What is kept of it, now or when training ends; this one stays as it is."""
         return self
 
     def soft_parameters(self) -> list[nn.Parameter]:

@@ -24,6 +24,7 @@ from deliberate.core.cache import Reading
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import TextError
 from deliberate.core.groups import last_anchor, sample_anchors
+from deliberate.core.packing import start_of_text
 
 AHEAD_REPORTED = (1, 2, 4, 8, 16, 32)
 """Tokens after the anchor that tables show, as in the paper's table 1."""
@@ -113,7 +114,7 @@ def passages(
     Raises:
         TextError: no document is long enough.
     """
-    start = _start_of_text(tokenizer)
+    start = start_of_text(tokenizer)
     room = max(1, length - len(start))
     found = []
     for document, text in enumerate(texts["text"]):
@@ -184,13 +185,6 @@ def measure(
         documents=torch.tensor([chosen[number].document for number in order]),
         partners=torch.tensor(partners),
     )
-
-
-def _start_of_text(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The start token, or nothing where the tokenizer does not begin a text with one."""
-    start = tokenizer.bos_token_id
-    begins = start is not None and tokenizer("a")["input_ids"][:1] == [start]
-    return [start] if begins else []
 
 
 def _losses(

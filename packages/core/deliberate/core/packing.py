@@ -12,6 +12,8 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from deliberate.core.errors import TextError
+
 
 class Packer:
     """Joins texts' tokens in order and cuts them into rows; what is left over waits for more.
@@ -29,6 +31,9 @@ class Packer:
             tokenizer: The base's; with markers a fast one, which knows where tokens stand.
             length: Tokens in each row.
             markers: Strings whose places are wanted.
+
+        Raises:
+            TextError: the tokenizer has nothing to put between two texts.
         """
         self.tokenizer, self.length, self.markers = tokenizer, length, tuple(markers)
         self.tokens: list[int] = []
@@ -80,6 +85,9 @@ def pack(
         length: Tokens in each row.
         markers: Strings whose places are wanted.
 
+    Raises:
+        TextError: the tokenizer has nothing to put between two texts.
+
     Returns:
         A dataset with a column `token_ids`, and with markers `marks`.
     """
@@ -92,10 +100,26 @@ def pack(
 
 
 def _end_of_text(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What is put after each text: nothing where the next one has a start token."""
-    start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    """What is put after each text: nothing where the next one has a start token.
+
+    Raises:
+        TextError: there is neither.
+    """
+    if start_of_text(tokenizer):
+        return []
+    if tokenizer.eos_token_id is None:
+        raise TextError(
+            "the base's tokenizer has neither a start token nor an end-of-text token, so that two "
+            "texts would run into one another: give it one (eos_token in tokenizer_config.json)"
+        )
+    return [tokenizer.eos_token_id]
+
+
+def start_of_text(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The start token, or nothing where the tokenizer does not begin a text with one."""
+    start = tokenizer.bos_token_id
     begins = start is not None and tokenizer("a")["input_ids"][:1] == [start]
-    return [] if begins or end is None else [end]
+    return [start] if begins else []
 
 
 def _marks(text: str, offsets: Sequence[tuple[int, int]], markers: Sequence[str]) -> list[int]:

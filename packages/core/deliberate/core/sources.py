@@ -230,15 +230,19 @@ def _read(kind: str, files: Sequence[Path], streaming: bool) -> Any:
     try:
         return load_dataset(kind, data_files=patterns, split="train", **options)
     except (DatasetGenerationError, ValueError) as error:  # the second where a file is no Parquet
-        name = next((name for name in names if not _is_utf8(Path(name))), names[0])
-        reason = error.__cause__ or error
+        reason = " ".join(str(error.__cause__ or error).split())
+        odd = next((each for each in patterns if not _is_readable(kind, each, options)), "")
+        name = names[patterns.index(odd)] if odd else str(files[0].parent)
         raise TextError(f"cannot read {name!r} as {kind}: {reason}") from error
 
 
-def _is_utf8(file: Path) -> bool:
+def _is_readable(kind: str, pattern: str, options: Mapping[str, Any]) -> bool:
+    """Whether a file can be read to its end by itself."""
+    alone: Any = {**options, "streaming": True}
     try:
-        file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
+        for _ in load_dataset(kind, data_files=[pattern], split="train", **alone):
+            pass
+    except (DatasetsError, ValueError):
         return False
     return True
 

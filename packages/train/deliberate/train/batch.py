@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -19,3 +20,10 @@ class Batch:
     weights: Float[Tensor, "batch anchors ahead"] | None = None
     """How much each ahead token's loss counts in this share's, which is then their sum; none: the
     share's loss is their mean."""
+
+
+def moved(numbers: Tensor, device: torch.device) -> Tensor:
+    """Numbers on a device, on their way while this process goes on."""
+    if device.type == "cuda":
+        numbers = numbers.pin_memory()
+    return numbers.to(device, non_blocking=True)

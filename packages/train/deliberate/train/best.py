@@ -23,7 +23,7 @@ def loss_change(losses: Losses, recipe: Recipe) -> float:
     """Change in loss against the base, in nats, averaged over the tokens that are trained on."""
     ahead = min(recipe.objective.ahead, recipe.eval.ahead)
     difference = (losses.sums["latents"] - losses.sums["base"])[:, :ahead]
-    return (difference.sum(0) / losses.anchors.sum()).mean().item()
+    return (difference.sum() / losses.counts[:, :ahead].sum()).item()
 
 
 class Best:

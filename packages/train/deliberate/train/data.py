@@ -16,7 +16,7 @@ from deliberate.core.measure import Passage, passages
 from deliberate.core.packing import Packer, pack
 from deliberate.core.sources import EMBEDDED, Source, sources
 from deliberate.core.texts import documents, hold_out, validation_texts
-from deliberate.train.batch import Batch
+from deliberate.train.batch import Batch, moved
 from deliberate.train.pairs import load_pair_passages, load_pairs, pair_batches
 from deliberate.train.processes import Processes
 from deliberate.train.recipe import Recipe
@@ -68,16 +68,12 @@ def load_rows(recipe: Recipe, base: Base, share: Processes) -> Rows:
 
     Raises:
         TextError: a source cannot be read, or has not one full row for each process.
-        DeliberateError: a source's weight is too small beside the others.
     """
     data = recipe.data
     chosen = sources(data.train, field=data.field)
     parts = [_part(source, recipe, base, share) for source in chosen]
     weights = [source.weight for source in chosen]
-    try:
-        return Rows(parts, weights, seed=recipe.train.seed, share=share)
-    except ValueError as error:
-        raise DeliberateError(str(error)) from error
+    return Rows(parts, weights, seed=recipe.train.seed, share=share)
 
 
 def _part(source: Source, recipe: Recipe, base: Base, share: Processes) -> Part:
@@ -184,22 +180,15 @@ def batches(
         )
         return
     generator = torch.Generator().manual_seed(recipe.train.seed * 1_000_003 + step)
-    own = slice(share.rank * size // share.count, (share.rank + 1) * size // share.count)
+    own = share.share_of(size)
     last = _last_anchor(recipe, base)
     for first in firsts:
         taken = share.by_all(lambda first=first: rows.own(first, size))
         marks = [row["marks"] for row in taken] if "marks" in taken[0] else None
         yield Batch(
-            token_ids=_moved(torch.stack([row["token_ids"] for row in taken]), base),
-            anchors=_moved(_anchors(marks, recipe, last, generator, own), base),
+            token_ids=moved(torch.stack([row["token_ids"] for row in taken]), base.device),
+            anchors=moved(_anchors(marks, recipe, last, generator, own), base.device),
         )
-
-
-def _moved(numbers: Tensor, base: Base) -> Tensor:
-    """Numbers on the base's device, on their way while this process goes on."""
-    if base.device.type == "cuda":
-        numbers = numbers.pin_memory()
-    return numbers.to(base.device, non_blocking=True)
 
 
 def _anchors(

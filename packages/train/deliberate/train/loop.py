@@ -17,7 +17,7 @@ from deliberate.train.folder import check_folder, occupy
 from deliberate.train.init import begin
 from deliberate.train.plan import check_fits
 from deliberate.train.precision import memory_of, settle_dtype
-from deliberate.train.processes import Elsewhere, Processes, joined
+from deliberate.train.processes import Elsewhere, Processes, joined, sharers
 from deliberate.train.recipe import Recipe
 from deliberate.train.run import Progress, Run
 from deliberate.train.sharding import check_sharding
@@ -78,13 +78,17 @@ def _train(
     resume: bool,
     on_progress: Callable[[Progress], None],
 ) -> None:
-    """Train in this process, beside others if there are any."""
+    """Train in this process, beside others if there are any.
+
+    Raises:
+        DeliberateError: not all processes find the same checkpoint; and as `train` says.
+    """
     device = processes.device
     check_sharding(recipe, processes.count)
     check_shares(recipe, processes.count)
     check_execution(recipe.train.execution, device)
     recipe = settle_dtype(recipe, folder, processes)
-    check_fits(recipe, memory_of(device), devices=processes.count)
+    check_fits(recipe, memory_of(device) // sharers(device), devices=processes.count)
     processes.by_first(lambda: check_folder(recipe, folder, resume=resume))
     dtype = getattr(torch, recipe.base.dtype)
     place = "cpu" if recipe.train.shard == "full" else device  # whole it may not fit the device
@@ -99,9 +103,15 @@ def _train(
     run = Run(recipe, folder, base, coprocessor, rows, held_out, processes, trackers, init)
     if resume:
         processes.by_all(run.restore)
+        step = processes.by_first(lambda: run.state.step)
+        if processes.any(step != run.state.step):
+            raise DeliberateError(
+                f"not all processes find the same checkpoint in {str(folder)!r}: put --output-dir "
+                "on a file system that they share"
+            )
     processes.by_all(lambda: rows.begin(run.streams))
     # And only now: a run that is refused leaves its folder as it was.
     processes.by_first(lambda: occupy(recipe, folder))
     processes.by_first(lambda: trackers.open(folder, step=run.state.step))
-    with stop_signals() as stop:
+    with closing(rows), stop_signals() as stop:
         run.go(stop, on_progress if processes.first else lambda progress: None)

@@ -28,7 +28,7 @@ from deliberate.core.pairs import (
     validation_pairs,
 )
 from deliberate.core.sources import Source
-from deliberate.train.batch import Batch
+from deliberate.train.batch import Batch, moved
 from deliberate.train.processes import Processes, is_first
 from deliberate.train.recipe import Recipe
 from deliberate.train.rows import Row
@@ -74,17 +74,16 @@ def pair_batches(
     # Losses are averaged over parts and processes afterwards, as where all have as many targets.
     scale = share.count * len(parts) / sum(int(each.sum()) for each in reach)
     for part, counts in zip(parts, reach, strict=True):
-        size = len(counts)
-        own = slice(share.rank * size // share.count, (share.rank + 1) * size // share.count)
+        own = share.share_of(len(counts))
         anchors = torch.stack([row["anchor"] for row in part[own]])
         ahead = int(counts[own].max())
         real = torch.arange(ahead) < counts[own, None]
         # No further than the last token that a loss is on.
         width = int(anchors.max()) + recipe.objective.delay + ahead + 1
         yield Batch(
-            token_ids=_cut([row["token_ids"] for row in part[own]], width).to(base.device),
-            anchors=anchors[:, None].to(base.device),
-            weights=(scale * real[:, None]).to(base.device),
+            token_ids=moved(_cut([row["token_ids"] for row in part[own]], width), base.device),
+            anchors=moved(anchors[:, None], base.device),
+            weights=moved(scale * real[:, None], base.device),
         )
 
 

@@ -110,7 +110,7 @@ def check_fits(recipe: Recipe, limit: int, *, devices: int = 1) -> None:
 
     The base and what learns must fit; the rest of the plan, which errs on the high side for some
     families, must not be more than twice too large. A base whose configuration is not in a folder
-    here is not checked, nor one whose layers cannot be counted.
+    here or in the recipe is not checked, nor one whose layers cannot be counted.
 
     Args:
         recipe: What would be trained.
@@ -120,7 +120,7 @@ def check_fits(recipe: Recipe, limit: int, *, devices: int = 1) -> None:
     Raises:
         DeliberateError: they do not; names what to choose.
     """
-    if recipe.base.id != EMBEDDED and not Path(recipe.base.id).is_dir():
+    if not _is_known(recipe):
         return
     try:
         found = plan(recipe, devices=devices)
@@ -138,14 +138,22 @@ def check_fits(recipe: Recipe, limit: int, *, devices: int = 1) -> None:
         check_memory(found, limit)
 
 
-_WEIGHTS = ("base", "coprocessor and optimizer", "gathered weights")
+def _is_known(recipe: Recipe) -> bool:
+    """Whether the base's configuration can be had without a network."""
+    named = recipe.base.id == EMBEDDED or recipe.base.architecture is not None
+    return named or Path(recipe.base.id).is_dir()
+
+
+_WEIGHTS = ("base", "coprocessor", "optimizer", "gathered weights")
 
 _SHARE = "or share them among more devices (train.shard full)"
 
+_FEWER = f"coprocessor.kind lora of a lower rank, or fewer coprocessor.layers, {_SHARE}"
+
 _LOWER = {
     "base": f"choose a smaller base, or base.dtype bfloat16, {_SHARE}",
-    "coprocessor and optimizer": "choose coprocessor.kind lora of a lower rank, or fewer "
-    f"coprocessor.layers, {_SHARE}",
+    "coprocessor": f"choose {_FEWER}",
+    "optimizer": f"choose {_FEWER}",
     "gathered weights": "choose a base with a smaller vocabulary or narrower layers",
     "text keys and values": "lower train.batch (and raise train.accumulate) or data.length",
     "activations": "set train.recompute, or lower train.batch (and raise train.accumulate), "
@@ -210,11 +218,12 @@ def _memory(recipe: Recipe, shape: Shape, devices: int) -> dict[str, int]:
 
 def _weights(recipe: Recipe, shape: Shape, width: int, devices: int) -> dict[str, int]:
     """What a device holds of weights, gradients and moments, and gathers of them."""
-    base, learning = shape.base * width, _FLOAT * ((2 + _ADAM) * shape.trained + shape.frozen)
+    base, learning = shape.base * width, _FLOAT * (2 * shape.trained + shape.frozen)
+    moments = _FLOAT * _ADAM * shape.trained
     if recipe.train.shard == "none":
         cast = shape.trained_trunk + (shape.shared_trunk if shape.frozen else 0)
         casts = (width != _FLOAT) * width * cast  # autocast keeps its copies
-        return {"base": base, "coprocessor and optimizer": learning + casts}
+        return {"base": base, "coprocessor": learning + casts, "optimizer": moments}
     outside = width * (shape.base - shape.trunk)
     outside += 2 * _FLOAT * (shape.trained - shape.trained_trunk)
     learns = shape.trained_trunk // (shape.coprocessor_layers or shape.layers)
@@ -223,7 +232,8 @@ def _weights(recipe: Recipe, shape: Shape, width: int, devices: int) -> dict[str
     # as they were computed and in fp32 to be scattered.
     return {
         "base": -(-base // devices),
-        "coprocessor and optimizer": -(-learning // devices),
+        "coprocessor": -(-learning // devices),
+        "optimizer": -(-moments // devices),
         "gathered weights": outside + 2 * width * layer + (width + _FLOAT) * learns,
     }
 

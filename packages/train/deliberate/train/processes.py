@@ -3,7 +3,7 @@
     torchrun --RANK, WORLD_SIZE--> Processes: the first one writes and speaks
 
 A batch is the same whatever their number, and so is what is learned, but for the order in which
-gradients are added up.
+gradients are added up; of a stream each process reads texts of its own.
 """
 
 import os
@@ -20,8 +20,9 @@ from deliberate.core.errors import DeliberateError
 
 T = TypeVar("T")
 
-TIMEOUT = timedelta(minutes=10)
-"""How long a process waits for another one; validation and writing take less."""
+TIMEOUT = timedelta(days=1)
+"""How long a process waits for another one, which may have to fetch a base and read all texts;
+where one dies the launcher ends the others."""
 
 
 class Elsewhere(DeliberateError):
@@ -45,6 +46,10 @@ class Processes:
     def first(self) -> bool:
         """Whether this one writes and speaks."""
         return self.rank == 0
+
+    def share_of(self, size: int) -> slice:
+        """Which of a batch's rows are this one's."""
+        return slice(self.rank * size // self.count, (self.rank + 1) * size // self.count)
 
     def mean(self, value: float) -> float:
         """The mean of every process's value."""
@@ -79,7 +84,7 @@ class Processes:
         """
         made: list[T] = []
         self.by_first(lambda: made.append(work()))
-        return made[0] if made else work()
+        return self.by_all(lambda: made[0] if made else work())
 
     def by_all(self, work: Callable[[], T]) -> T:
         """What each process makes for itself, all at once; if one fails, they all do.
@@ -134,7 +139,7 @@ class Processes:
     def _from_first(self, number: int) -> int:
         if self.count == 1:
             return number
-        held = torch.tensor(number, device=self.device)
+        held = torch.tensor(int(number), device=self.device)
         distributed.broadcast(held, src=0)
         return int(held.item())
 
@@ -142,6 +147,11 @@ class Processes:
 def is_first() -> bool:
     """Whether this is the process that speaks, among those that a launcher started."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def sharers(device: torch.device) -> int:
+    """How many processes of this machine share the memory of one's device."""
+    return 1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 @contextmanager

@@ -13,12 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from datasets import Dataset
-from torch import Tensor
 
+from deliberate.train.mixture import MIX, quotas
 from deliberate.train.processes import Processes
-
-MIX = 1000
-"""Positions over which each source comes up exactly as often as its weight says."""
 
 Row = Mapping[str, Any]
 """`token_ids`, where markers are wanted `marks`, both (token,); of a pair `anchor`."""
@@ -43,6 +40,10 @@ class Part(Protocol):
         """Make ready to give rows, from where it was or from the start."""
         ...
 
+    def close(self) -> None:
+        """Give no rows any more."""
+        ...
+
 
 class Packed:
     """Rows that are all at hand, in an order that is drawn anew for each epoch."""
@@ -63,6 +64,9 @@ class Packed:
     def begin(self, state: Any) -> None:
         """Nothing to be done."""
 
+    def close(self) -> None:
+        """Nothing to be done."""
+
 
 class Rows:
     """This process's rows of the batches of a run."""
@@ -70,19 +74,9 @@ class Rows:
     def __init__(
         self, parts: Sequence[Part], weights: Sequence[float], *, seed: int, share: Processes
     ) -> None:
-        """Mix sources.
-
-        Raises:
-            ValueError: a weight is too small beside the others.
-        """
+        """Mix sources, by their weights."""
         self._parts, self._seed, self._share = parts, seed, share
-        self._quotas = _quotas(weights)
-        if 0 in self._quotas:
-            least = weights[self._quotas.index(0)]
-            raise ValueError(
-                f"data.train has weight {least:g} beside {sum(weights):g} in all: a source must "
-                f"have at least a share of 1/{MIX}; raise it, or leave the source out"
-            )
+        self._quotas = quotas(weights)
 
     @property
     def fingerprint(self) -> str:
@@ -94,9 +88,8 @@ class Rows:
 
     def own(self, first: int, size: int) -> list[Row]:
         """This process's share of `size` rows from position `first` on."""
-        rank, count = self._share.rank, self._share.count
-        low, high = (first + part * size // count for part in (rank, rank + 1))
-        return self.all(low, high - low)
+        own = self._share.share_of(size)
+        return self.all(first + own.start, own.stop - own.start)
 
     def all(self, first: int, size: int) -> list[Row]:
         """The `size` rows from position `first` on; of a stream not for others to take too."""
@@ -111,6 +104,11 @@ class Rows:
         """Make ready to give rows, from where the sources were or from their start."""
         for part, where in zip(self._parts, state or [None] * len(self._parts), strict=True):
             part.begin(where)
+
+    def close(self) -> None:
+        """Give no rows any more."""
+        for part in self._parts:
+            part.close()
 
     def _place(self, position: int) -> tuple[int, int]:
         """The source that a position draws from, and how many rows of it came before."""
@@ -144,16 +142,6 @@ def with_room(last: int) -> Callable[[Row], bool]:
     return lambda row: len(row["marks"]) > 0 and int(row["marks"][0]) <= last
 
 
-def _quotas(weights: Sequence[float]) -> tuple[int, ...]:
-    """How many of `MIX` positions each weight gets, by the largest remainders."""
-    exact = [MIX * weight / sum(weights) for weight in weights]
-    quotas = [int(share) for share in exact]
-    by_remainder = sorted(range(len(exact)), key=lambda index: quotas[index] - exact[index])
-    for index in by_remainder[: MIX - sum(quotas)]:
-        quotas[index] += 1
-    return tuple(quotas)
-
-
 @lru_cache(maxsize=2)
 def _mix(block: int, quotas: tuple[int, ...], seed: int) -> list[int]:
     pool = [source for source, quota in enumerate(quotas) for _ in range(quota)]
@@ -163,8 +151,3 @@ def _mix(block: int, quotas: tuple[int, ...], seed: int) -> list[int]:
 @lru_cache(maxsize=16)  # an order of each source that is in use
 def _order(epoch: int, count: int, seed: int) -> list[int]:
     return mixed(count, number=epoch, seed=seed)
-
-
-def tensors(ids: Sequence[int]) -> Tensor:
-    """Numbers of a row as a tensor."""
-    return torch.tensor(ids, dtype=torch.long)

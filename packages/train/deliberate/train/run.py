@@ -7,6 +7,7 @@ The optimizer, its rates and the precision are not in the paper.
 
 import json
 import math
+import shlex
 import threading
 import time
 from collections.abc import Callable
@@ -131,7 +132,8 @@ class Run:
                 expected=self.state,
                 among=self._holders,
             )
-        self.streams = self.state.streams[self.processes.rank] if whole else self.streams
+        if self.state.streams:
+            self.streams = self.state.streams[self.processes.rank]
         if not self.processes.first:
             return
         kept = forget_after(self.folder, self.state.step)
@@ -145,7 +147,8 @@ class Run:
 
         Raises:
             Interrupted: `stop` was set; a checkpoint was written.
-            DeliberateError: the loss, the gradient or the validation is no number.
+            DeliberateError: the loss, the gradient or the validation is no number, or the loss
+                jumps.
         """
         settings = self.recipe.train
         began = time.perf_counter() - self.state.seconds
@@ -188,7 +191,7 @@ class Run:
         self._checkpoint()
         raise Interrupted(
             f"stopped after step {self.state.step} of {self.recipe.train.steps}, nothing is lost: "
-            f"go on with `deliberate train --resume --output-dir {self.folder}`"
+            f"go on with `deliberate train --resume --output-dir {shlex.quote(str(self.folder))}`"
         )
 
     def _step(self, step: int, stop: threading.Event) -> _Done | None:

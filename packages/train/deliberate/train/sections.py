@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from deliberate.core.execution import Attention, Execution
 from deliberate.core.pairs import SEPARATOR, TEMPLATE, PairFormat
-from deliberate.core.sources import Source
+from deliberate.core.sources import Source, sources
+from deliberate.train.mixture import quotas
 
 MAX_SEED = 2**42
 """The largest seed: the generators take 64 bits, and a seed is spread a million steps apart."""
@@ -27,7 +28,7 @@ class BaseSection:
 
     architecture: dict[str, Any] | None = None
     """Its configuration, `model_type` and what differs from that type's defaults; for a dry run
-    where the model itself is not at hand, and for nothing else."""
+    and to see that a run fits before the model itself is at hand, and for nothing else."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """In which its weights are held while training; `bfloat16` also trains under autocast, and
@@ -95,6 +96,7 @@ class DataSection:
         for name in ("train", "validation"):
             if getattr(self, name) == ():
                 raise ValueError(f"data.{name} must name at least one source, got none")
+        quotas([source.weight for source in sources(self.train)])
         if (self.question is None) != (self.answer is None):
             raise ValueError(
                 f"data.question is {self.question!r} and data.answer is {self.answer!r}: name both "

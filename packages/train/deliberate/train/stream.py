@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from itertools import filterfalse, islice
 from typing import Any, cast
 
+import torch
 from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
 
@@ -20,7 +21,7 @@ from deliberate.core.packing import Packer
 from deliberate.core.sources import Source, fingerprint_of_source, opened, texts_of
 from deliberate.core.texts import is_held_out
 from deliberate.train.processes import Processes
-from deliberate.train.rows import Row, mixed, tensors
+from deliberate.train.rows import Row, mixed
 
 BLOCK = 1024
 """Least rows that are read, and mixed, at a time."""
@@ -68,7 +69,8 @@ class Stream:
             source: Not an embedded one.
             packer: Makes rows of its texts.
             seed: Of the order of rows within a block.
-            share: Which of the texts are this process's: whole files where there are enough.
+            share: Which of the texts are this process's: whole files where their
+                number divides, else every so many-th text.
             keep: Which rows are wanted; none is all.
             hold_out: Whether texts that are held out are left out.
 
@@ -110,6 +112,10 @@ class Stream:
         self._used += 1
         return self._block[self._used - 1]
 
+    def close(self) -> None:
+        """Make no further block."""
+        self._maker.shutdown(wait=False, cancel_futures=True)
+
     def state(self) -> dict[str, Any]:
         """Where the present block began, and how many of its rows are used."""
         return {"place": asdict(self._place), "used": self._used}
@@ -150,7 +156,7 @@ class Stream:
     def _packed(self, texts: list[str]) -> list[Row]:
         columns = self._packer(texts)
         rows = [
-            {name: tensors(values) for name, values in zip(columns, row, strict=True)}
+            dict(zip(columns, map(torch.tensor, row), strict=True))
             for row in zip(*columns.values(), strict=True)
         ]
         return [row for row in rows if self._keep is None or self._keep(row)]

@@ -7,6 +7,7 @@ A tracker is no part of the recipe: a run may be resumed with another one, or wi
 
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -55,6 +56,10 @@ TRACKERS: dict[str, Callable[[Path, int], Tracker]] = {
 """By the name of the package that each one needs: made of the run's folder and the steps done."""
 
 
+PACKAGES = {"tensorboard": "tensorboard>=2.21", "trackio": "trackio>=0.43,<0.44"}
+"""What each of them needs, as the extras of the same names have it."""
+
+
 def check_trackers(names: Sequence[str]) -> None:
     """See that these trackers can be used, before anything is loaded.
 
@@ -67,7 +72,8 @@ def check_trackers(names: Sequence[str]) -> None:
             raise ValueError(f"tracker must be one of {', '.join(TRACKERS)}, got {name!r}")
         if find_spec(name) is None:
             raise DeliberateError(
-                f"tracker {name!r} is not installed: `pip install {name}`, or train without it; "
+                f"tracker {name!r} is not installed: `pip install '{PACKAGES[name]}'`, or train "
+                "without it; "
                 "metrics.jsonl is written always"
             )
 
@@ -105,6 +111,7 @@ class Trackers:
             tracker.log(step, flat)
 
     def close(self) -> None:
-        """Close them."""
-        for tracker in self._open:
-            tracker.close()
+        """Close them, each whether or not another fails."""
+        with ExitStack() as stack:
+            for tracker in self._open:
+                stack.callback(tracker.close)
