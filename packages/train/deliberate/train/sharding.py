@@ -7,7 +7,7 @@ soft tokens) is one unit more, whole from a step's forward to the end of its bac
 scattered after each backward, so that accumulation holds shares of them too.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -105,7 +105,7 @@ def shard(base: Base, coprocessor: Coprocessor, recipe: Recipe, processes: Proce
     return together
 
 
-def clip(weights: Iterator[nn.Parameter], limit: float) -> Tensor:
+def clip(weights: Iterable[nn.Parameter], limit: float) -> Tensor:
     """Scale gradients so that their norm over all processes is at most `limit`.
 
     Returns:
