@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import DeliberateError
-from deliberate.train import Elsewhere, Interrupted, load_recipe, run, spike, train
+from deliberate.train import Elsewhere, Interrupted, load_recipe, saving, spike, train
 
 torch.distributed.init_process_group("gloo")
 folder = Path(sys.argv[1])
@@ -63,13 +63,13 @@ except Exception as error:
 def full_disk(*arguments, **settings):
     raise OSError("No space left on device")
 
-plain = run.save_checkpoint
-run.save_checkpoint = full_disk
+plain = saving.save_checkpoint
+saving.save_checkpoint = full_disk
 try:
     train(chosen("full"), folder / "full-disk")
 except (OSError, Elsewhere) as error:
     told["disk"] = f"{type(error).__name__}: {error}"
-run.save_checkpoint = plain
+saving.save_checkpoint = plain
 
 plain, calls = Coprocessor.losses, []
 spike.LEAST = 3

@@ -100,7 +100,17 @@ def _train(
     held_out = processes.in_turn(lambda: load_passages(recipe, base))
     coprocessor, init = processes.in_turn(lambda: begin(recipe.coprocessor, recipe.train, base))
     coprocessor.execution = recipe.train.execution
-    run = Run(recipe, folder, base, coprocessor, rows, held_out, processes, trackers, init)
+    run = Run(
+        recipe,
+        folder,
+        base=base,
+        coprocessor=coprocessor,
+        rows=rows,
+        held_out=held_out,
+        processes=processes,
+        trackers=trackers,
+        init=init,
+    )
     if resume:
         processes.by_all(run.restore)
         step = processes.by_first(lambda: run.state.step)

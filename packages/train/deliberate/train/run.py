@@ -5,7 +5,6 @@
 The optimizer, its rates and the precision are not in the paper.
 """
 
-import json
 import math
 import shlex
 import threading
@@ -13,22 +12,19 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from deliberate.core.base import Base
-from deliberate.core.checkpoint import save_coprocessor, weights_of
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import DeliberateError
 from deliberate.core.measure import AHEAD_REPORTED, Condition, Losses, Passage, measure
 from deliberate.train.batch import Batch
 from deliberate.train.best import Best, loss_change
-from deliberate.train.checkpoint import State, found, path_of, restore, save_checkpoint
+from deliberate.train.checkpoint import State, found
 from deliberate.train.data import batches
 from deliberate.train.folder import CHECKPOINTS, forget_after, log
 from deliberate.train.objective import Objective, precision
@@ -36,7 +32,8 @@ from deliberate.train.optimizer import make_optimizer, set_rate
 from deliberate.train.processes import Processes
 from deliberate.train.recipe import Recipe
 from deliberate.train.rows import Rows
-from deliberate.train.sharding import clip, gathered, shard
+from deliberate.train.saving import Saver
+from deliberate.train.sharding import clip, shard
 from deliberate.train.spike import Spikes
 from deliberate.train.tracker import Trackers
 
@@ -87,6 +84,7 @@ class Run:
         self,
         recipe: Recipe,
         folder: Path,
+        *,
         base: Base,
         coprocessor: Coprocessor,
         rows: Rows,
@@ -106,6 +104,7 @@ class Run:
         elif processes.count > 1:
             self.objective = DistributedDataParallel(self.objective, forward_sync_buffers=False)
         self.optimizer = make_optimizer(coprocessor, recipe)
+        self.saver = Saver(recipe, base, coprocessor, self.optimizer, processes)
         self.state = State(
             step=0,
             seconds=0.0,
@@ -125,13 +124,7 @@ class Run:
         """Go back to the newest checkpoint, and forget what was logged after it."""
         whole = found(self.folder / CHECKPOINTS)
         if whole:
-            self.state = restore(
-                whole[-1],
-                self.coprocessor,
-                self.optimizer,
-                expected=self.state,
-                among=self._holders,
-            )
+            self.state = self.saver.restore(whole[-1], self.state)
         if self.state.streams:
             self.streams = self.state.streams[self.processes.rank]
         if not self.processes.first:
@@ -180,7 +173,8 @@ class Run:
                 self._checkpoint()
             if self.processes.any(stop.is_set()) and not last:
                 self._interrupt()
-        self._finish()
+        write = self._writer()
+        self.processes.by_first(lambda: write(self.folder))
 
     def _interrupt(self) -> NoReturn:
         """Write a checkpoint and stop.
@@ -286,9 +280,8 @@ class Run:
         }
         # All learn what the first one decides, whatever their own last digits are.
         if self.processes.by_first(lambda: self.best.is_beaten_by(overall)):
-            weights = self._whole()
-            save = partial(self._save, weights=weights)
-            self.processes.by_first(lambda: self.best.keep(overall, save))
+            write = self._writer()
+            self.processes.by_first(lambda: self.best.keep(overall, write))
 
     def _log(self, done: _Done, seconds: float, *, validated: bool) -> None:
         """Add the step to the metrics, and tell the trackers."""
@@ -306,54 +299,10 @@ class Run:
 
         self.processes.by_first(write)
 
-    @property
-    def _holders(self) -> Processes:
-        """Those who hold shares of the weights; this process alone where it holds them whole."""
-        return Processes(device=self.base.device) if self.sharded is None else self.processes
-
     def _checkpoint(self) -> None:
-        """Write a checkpoint, unless this step has its own already."""
-        folder, keep = self.folder / CHECKPOINTS, self.recipe.train.keep
-        streams = [json.loads(each) for each in self.processes.gathered(json.dumps(self.streams))]
-        state = replace(self.state, streams=streams)
+        self.saver.checkpoint(self.folder / CHECKPOINTS, self.state, self.streams)
 
-        def save() -> None:
-            arguments = (folder, self.coprocessor, self.optimizer, state)
-            save_checkpoint(*arguments, keep=keep, among=self._holders)
-
-        def there() -> bool:  # the first one looks: another may look when it was just written
-            return path_of(folder, self.state.step) in found(folder)
-
-        if self.processes.by_first(there):
-            return
-        if self.sharded is None:
-            self.processes.by_first(save)
-        else:
-            save()
-
-    def _finish(self) -> None:
-        weights = self._whole()
-        self.processes.by_first(lambda: self._save(self.folder, weights))
-
-    def _whole(self) -> dict[str, Tensor] | None:
-        """The coprocessor's weights put together, in the first process; None if they are whole."""
-        if self.sharded is None:
-            return None
-        return gathered(weights_of(self.coprocessor), keep=self.processes.first)
-
-    def _save(self, folder: Path, weights: dict[str, Tensor] | None) -> None:
-        """Write the coprocessor, with what it reached.
-
-        Args:
-            folder: Where to.
-            weights: From `_whole`.
-        """
-        reached = {"step": self.state.step, **self.reached, "seconds": round(self.state.seconds)}
-        save_coprocessor(
-            self.coprocessor.finished(),
-            folder,
-            base=self.base,
-            recipe={**self.recipe.to_dict(), "reached": reached},
-            dtype=getattr(torch, self.recipe.train.save_dtype),
-            weights=weights,
-        )
+    def _writer(self) -> Callable[[Path], None]:
+        """What writes the coprocessor, with what it has reached."""
+        seconds = round(self.state.seconds)
+        return self.saver.writer({"step": self.state.step, **self.reached, "seconds": seconds})
