@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deliberate.cli.commands.evaluate import _caption, _say, _table
+from deliberate.cli.eval_shown import caption, say
+from deliberate.cli.eval_table import conditions, tables
 from deliberate.core import load_base, save_coprocessor
 
 
@@ -84,8 +85,9 @@ def test_no_interval_is_broken_in_eighty_columns(monkeypatch, capsys):
         "data": "stdlib",
     }
     console = Console()
-    console.print(_table(result))
-    _say(console, _caption(result))
+    (table,) = tables(result["perplexity"]["base"], conditions(result))
+    console.print(table)
+    say(console, caption(result))
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
     for interval in ("4,500…5,900", "-77.7…-44.4", "+230…+873", "-7.96…-4.43"):
@@ -129,7 +131,7 @@ def test_a_fault_of_ours_keeps_its_traceback(measured, monkeypatch):
     def broken(*_, **__):
         raise ValueError("a fault of ours")
 
-    monkeypatch.setattr("deliberate.eval.evaluate", broken)
+    monkeypatch.setattr("deliberate.eval.evaluate_together", broken)
     with pytest.raises(ValueError, match="a fault of ours"):
         measured()
 

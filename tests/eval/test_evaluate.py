@@ -13,7 +13,8 @@ from deliberate.core.ahead_loss import ahead_losses
 from deliberate.core.augment import tokenize
 from deliberate.core.checkpoint import Trained
 from deliberate.core.errors import CheckpointError, DeliberateError, TextError
-from deliberate.core.measure import Condition, Losses, Passage, measure, passages
+from deliberate.core.measure import Condition, Losses, measure
+from deliberate.core.passages import Passage, passages
 from deliberate.core.texts import documents
 from deliberate.core.verdict import columns, verdict
 from deliberate.eval import Sample, evaluate
@@ -182,15 +183,18 @@ def test_the_seed_reaches_the_resampling_and_changes_are_made_once(
 ):
     asked = []
 
-    def counted(losses, name, *, seed):
-        asked.append((name, seed))
-        return changes(losses, name, seed=seed)
+    def counted(losses, name, *, against, seed):
+        asked.append((name, against, seed))
+        return changes(losses, name, against=against, seed=seed)
 
-    monkeypatch.setattr("deliberate.eval.report.changes", counted)
+    monkeypatch.setattr("deliberate.eval.table.changes", counted)
     sample = Sample(length=20, ahead=4, anchors=2, texts=8, seed=5)
     report = evaluate(llama, trained(make(llama, "warm")), data=str(corpus), sample=sample)
     assert report.to_dict() == report.to_dict()
-    assert asked == [("latents", 5), ("shuffled", 5), ("shuffled_but_last", 5)]
+    names = ("shuffled", "shuffled_but_last")
+    pairs = [("latents", "base"), *((name, "base") for name in names)]
+    pairs += [("latents", name) for name in names]
+    assert asked == [(*pair, 5) for pair in pairs]
 
 
 @pytest.mark.parametrize(("kind", "latents"), [("full", 3), ("soft", 2), ("pause", 2)])

@@ -5,46 +5,30 @@
 Training's validation and `deliberate eval` are both this code.
 
 Source: arXiv:2412.17747, section 3.1; the paper measures after every token, we after sampled
-ones.
+ones or after every one that has room. Section A.5 for latents that arrive late.
 """
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from datasets import Dataset
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from deliberate.core.ahead_loss import ahead_losses, plain_losses
 from deliberate.core.base import Base
 from deliberate.core.cache import Reading
 from deliberate.core.coprocessor import Coprocessor
-from deliberate.core.errors import TextError
-from deliberate.core.groups import last_anchor, sample_anchors
-from deliberate.core.packing import start_of_text
+from deliberate.core.passages import Passage, Rows, batches, laid_out
 
 AHEAD_REPORTED = (1, 2, 4, 8, 16, 32)
 """Tokens after the anchor that tables show, as in the paper's table 1."""
 
+ANCHORS_AT_ONCE = 64
+"""Anchors of a passage that go through the base together: memory does not grow with more."""
+
 Latents = Float[Tensor, "batch anchors latents hidden"]
 Partners = Int[Tensor, " batch"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Passage:
-    """A stretch of one document that the base reads by itself."""
-
-    document: int
-    """Which document it is from."""
-
-    token_ids: list[int]
-
-    anchor: int | None = None
-    """The one anchor that is measured, at the tokens that are behind it; none: some are drawn that
-    have all ahead tokens behind them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,196 +74,161 @@ class Losses:
         return (100 * difference.expm1()).tolist()
 
 
-def passages(
-    texts: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    length: int,
-    least: int,
-    limit: int,
-    seed: int = 0,
-) -> list[Passage]:
-    """Cut documents into passages, and draw some of them.
-
-    Each passage begins with the start token, where the tokenizer begins a text with one.
-
-    Args:
-        texts: With a column `text`.
-        tokenizer: The base's.
-        length: Most tokens in a passage.
-        least: Fewest tokens in a passage; shorter remainders are left out.
-        limit: Most passages.
-        seed: Of the draw.
-
-    Raises:
-        TextError: no document is long enough.
-    """
-    start = start_of_text(tokenizer)
-    room = max(1, length - len(start))
-    found = []
-    for document, text in enumerate(texts["text"]):
-        ids = tokenizer(text, verbose=False)["input_ids"][len(start) :]
-        for first in range(0, len(ids), room):
-            piece = [*start, *ids[first : first + room]]
-            if least <= len(piece) <= length:
-                found.append(Passage(document=document, token_ids=piece))
-    if not found:
-        raise TextError(
-            f"no text has a passage of {least} to {length} tokens: give longer texts, or measure "
-            "fewer tokens ahead (`eval --ahead`, in a recipe eval.ahead)"
-        )
-    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))
-    return [found[index] for index in order[:limit].tolist()]
-
-
-@torch.no_grad()
 def measure(
     base: Base,
-    conditions: dict[str, Condition],
+    conditions: Mapping[str, Condition],
     chosen: Sequence[Passage],
     *,
-    anchors: int,
+    anchors: int | None,
     ahead: int,
     delay: int = 0,
     batch: int = 8,
     seed: int = 0,
-    on_batch: Callable[[int], None] = lambda done: None,
 ) -> Losses:
     """Loss at each of the `ahead` tokens after anchors, for the base and each condition.
 
     Args:
-        base: Reads texts and latents.
-        conditions: By name; all of them at the same anchors.
-        chosen: From `passages`, each longer than `ahead`, or all with an anchor of their own.
-        anchors: Anchors in each passage, or as many as fit, where they are drawn.
-        ahead: Tokens after each anchor, or as many as one passage has behind its own anchor.
+        base: As in `measure_late`, as are the others.
+        conditions: By name.
+        chosen: Passages.
+        anchors: In each passage.
+        ahead: Tokens after each anchor.
         delay: Tokens that the base decodes before the latents arrive; the losses are on later ones.
         batch: Passages in each forward.
         seed: Of the anchors.
-        on_batch: Told of the passages done so far.
     """
-    sums: dict[str, list[Tensor]] = {name: [] for name in ("base", *conditions)}
-    order = sorted(range(len(chosen)), key=lambda index: -len(chosen[index].token_ids))
+    losses = measure_late(
+        base,
+        conditions,
+        chosen,
+        delays=[delay],
+        anchors=anchors,
+        ahead=ahead,
+        batch=batch,
+        seed=seed,
+    )
+    return losses[delay]
+
+
+@torch.no_grad()
+def measure_late(
+    base: Base,
+    conditions: Mapping[str, Condition],
+    chosen: Sequence[Passage],
+    *,
+    delays: Sequence[int],
+    anchors: int | None,
+    ahead: int,
+    batch: int = 8,
+    seed: int = 0,
+    on_batch: Callable[[int], None] = lambda done: None,
+) -> dict[int, Losses]:
+    """The same after several delays of the latents, all at the same anchors.
+
+    Args:
+        base: Reads texts and latents.
+        conditions: By name; all of them at the same anchors.
+        chosen: From `passages`, each longer than `ahead` and the longest delay together, or all
+            with an anchor of their own and more than that delay behind it.
+        delays: Tokens that the base decodes before the latents arrive.
+        anchors: Anchors in each passage, or as many as fit, where they are drawn; none is after
+            every token that has room.
+        ahead: Tokens after each anchor, or as many as one passage has behind its own anchor.
+        batch: Passages in each forward.
+        seed: Of the anchors.
+        on_batch: Told of the passages done so far.
+
+    Returns:
+        Losses by delay.
+    """
     most = max((c.writer.config.latents for c in conditions.values()), default=0)
-    counts, partners = [], []
     own = [len(row.token_ids) - 1 - row.anchor for row in chosen if row.anchor is not None]
-    if own:
-        anchors, ahead = 1, min(ahead, max(own) - delay)
-    for numbers in _batches(order, batch):
-        rows = [chosen[number] for number in numbers]
-        token_ids, where, valid = _layout(
-            base, rows, numbers, anchors=anchors, ahead=ahead, delay=delay, most=most, seed=seed
+    spans = {delay: min(ahead, max(own) - delay) if own else ahead for delay in delays}
+    behind = max(delay + span for delay, span in spans.items())
+    parts: dict[int, list[Losses]] = {delay: [] for delay in delays}
+    done = 0
+    for numbers in batches(chosen, size=batch):
+        rows = laid_out(
+            base, chosen, numbers, anchors=anchors, latents=most, behind=behind, seed=seed
         )
-        partner = _partners(rows)
-        losses = _losses(
-            base, conditions, base.read(token_ids), where, partner, ahead=ahead, delay=delay
-        )
-        for name, loss in losses.items():
-            sums[name].append((loss * valid).sum(1).double().cpu())
-        counts.append(valid.sum(1).cpu())
-        partners += [rows[row].document for row in partner]
-        on_batch(len(partners))
+        reading = base.read(rows.token_ids)
+        documents = torch.tensor([chosen[number].document for number in numbers])
+        for delay, losses in _losses(base, conditions, reading, rows, spans).items():
+            counted = rows.counted(ahead=spans[delay], delay=delay)
+            parts[delay].append(
+                Losses(
+                    sums={n: (loss * counted).sum(1).double().cpu() for n, loss in losses.items()},
+                    counts=counted.sum(1).cpu(),
+                    documents=documents,
+                    partners=documents[rows.partners.cpu()],
+                )
+            )
+        done += len(numbers)
+        on_batch(done)
+    return {delay: _joined(each) for delay, each in parts.items()}
+
+
+def _joined(parts: Sequence[Losses]) -> Losses:
+    """The losses of all batches."""
     return Losses(
-        sums={name: torch.cat(parts) for name, parts in sums.items()},
-        counts=torch.cat(counts),
-        documents=torch.tensor([chosen[number].document for number in order]),
-        partners=torch.tensor(partners),
+        sums={name: torch.cat([part.sums[name] for part in parts]) for name in parts[0].sums},
+        counts=torch.cat([part.counts for part in parts]),
+        documents=torch.cat([part.documents for part in parts]),
+        partners=torch.cat([part.partners for part in parts]),
     )
 
 
 def _losses(
     base: Base,
-    conditions: dict[str, Condition],
+    conditions: Mapping[str, Condition],
     reading: Reading,
-    where: Tensor,
-    partner: list[int],
-    *,
-    ahead: int,
-    delay: int,
-) -> dict[str, Tensor]:
-    """One batch's losses (batch, anchors, ahead) for the base and each condition."""
-    losses = {"base": plain_losses(base, reading, where, ahead=ahead, delay=delay)}
-    partners = torch.tensor(partner, device=where.device)
-    written: dict[int, Tensor] = {}
+    rows: Rows,
+    spans: Mapping[int, int],
+) -> dict[int, dict[str, Tensor]]:
+    """One batch's losses (batch, anchors, ahead) by delay, for the base and each condition."""
+    found: dict[int, dict[str, Tensor]] = {}
+    plain = [name for name, each in conditions.items() if not each.writer.writes_latents]
+    for delay, ahead in spans.items():
+        late = {"ahead": ahead, "delay": delay}
+        found[delay] = {"base": plain_losses(base, reading, rows.anchors, **late)}
+        for name in plain:
+            writer = conditions[name].writer
+            found[delay][name] = writer.losses(base, reading, rows.anchors, **late)
+    parts: dict[tuple[int, str], list[Tensor]] = {}
+    for anchors in rows.anchors.split(ANCHORS_AT_ONCE, dim=1):
+        for name, latents in written(conditions, reading, anchors, rows.partners):
+            positions = conditions[name].writer.config.positions
+            for delay, ahead in spans.items():
+                losses = ahead_losses(
+                    base, reading, anchors, latents, ahead=ahead, positions=positions, delay=delay
+                )
+                parts.setdefault((delay, name), []).append(losses)
+    for (delay, name), each in parts.items():
+        found[delay][name] = torch.cat(each, dim=1)
+    return {delay: {n: each[n] for n in ("base", *conditions)} for delay, each in found.items()}
+
+
+def written(
+    conditions: Mapping[str, Condition],
+    reading: Reading,
+    anchors: Int[Tensor, "batch anchors"],
+    partners: Int[Tensor, " batch"],
+) -> Iterator[tuple[str, Float[Tensor, "batch anchors latents hidden"]]]:
+    """What each condition has the base read after these anchors; each writer writes once.
+
+    Args:
+        conditions: By name; those without latents are passed over.
+        reading: Texts as the base read them.
+        anchors: Index of the last token that each group's latents know.
+        partners: For each row another.
+
+    Yields:
+        A condition's name and its latents.
+    """
+    right: dict[int, Tensor] = {}
     for name, condition in conditions.items():
         writer = condition.writer
-        if not writer.writes_latents:
-            losses[name] = writer.losses(base, reading, where, ahead=ahead, delay=delay)
-            continue
-        if id(writer) not in written:
-            written[id(writer)] = writer(reading, where)
-        latents = condition.change(written[id(writer)], partners)
-        positions = writer.config.positions
-        losses[name] = ahead_losses(
-            base, reading, where, latents, ahead=ahead, positions=positions, delay=delay
-        )
-    return losses
-
-
-def _partners(rows: list[Passage]) -> list[int]:
-    """For each row the next one of another document, or where there is none the next one."""
-    partners = []
-    for row in range(len(rows)):
-        after = [(row + step) % len(rows) for step in range(1, len(rows) + 1)]
-        others = (other for other in after if rows[other].document != rows[row].document)
-        partners.append(next(others, after[0]))
-    return partners
-
-
-def _batches(order: list[int], size: int) -> Iterator[list[int]]:
-    """Near equal batches of at most `size`, so that none has a single passage unless all have."""
-    count = math.ceil(len(order) / size)
-    for index in range(count):
-        yield order[index * len(order) // count : (index + 1) * len(order) // count]
-
-
-def _layout(
-    base: Base,
-    rows: list[Passage],
-    numbers: list[int],
-    *,
-    anchors: int,
-    ahead: int,
-    delay: int,
-    most: int,
-    seed: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Padded tokens, anchors, and which ahead tokens count.
-
-    Passages with few anchors repeat their last, which do not count; nor does padding.
-    """
-    drawn = [
-        _anchors(
-            base,
-            row,
-            anchors=anchors,
-            most=most,
-            ahead=delay + ahead,
-            seed=seed * 1_000_003 + number,
-        )
-        for row, number in zip(rows, numbers, strict=True)
-    ]
-    counts = torch.tensor([len(each) for each in drawn])
-    number = torch.arange(int(counts.max()))  # and not as many as are wanted: fewer may fit
-    where = torch.stack([each[number.clamp(max=len(each) - 1)] for each in drawn])
-    lengths = torch.tensor([len(row.token_ids) for row in rows])
-    behind = lengths[:, None] - 1 - delay - where
-    real = torch.arange(ahead) < behind[..., None]
-    valid = real & (number < counts[:, None])[..., None]
-    width = max(int(where.max()) + delay + ahead + 1, int(lengths.max()))
-    token_ids = torch.zeros(len(rows), width, dtype=torch.long)
-    for padded, row in zip(token_ids, rows, strict=True):
-        padded[: len(row.token_ids)] = torch.tensor(row.token_ids)
-    device = base.device
-    return token_ids.to(device), where.to(device), valid.to(device)
-
-
-def _anchors(
-    base: Base, row: Passage, *, anchors: int, most: int, ahead: int, seed: int
-) -> Int[Tensor, " anchors"]:
-    """A passage's own anchor, or some drawn ones."""
-    if row.anchor is not None:
-        return torch.tensor([row.anchor])
-    last = last_anchor(len(row.token_ids), latents=most, ahead=ahead, limit=base.positions)
-    generator = torch.Generator().manual_seed(seed)
-    return sample_anchors(1, anchors=anchors, last=last, generator=generator)[0]
+        if writer.writes_latents:
+            if id(writer) not in right:
+                right[id(writer)] = writer(reading, anchors)
+            yield name, condition.change(right[id(writer)], partners)

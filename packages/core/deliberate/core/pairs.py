@@ -17,7 +17,7 @@ from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
 from deliberate.core.errors import TextError
-from deliberate.core.measure import Passage
+from deliberate.core.passages import Passage
 from deliberate.core.sources import (
     Source,
     check_field,

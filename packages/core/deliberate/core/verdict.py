@@ -15,7 +15,11 @@ CONDITIONS = {
     "latents": "latents",
     "shuffled": "another {other}'s latents",
     "shuffled_but_last": "another {other}'s, all but the last",
+    "random": "random latents",
+    "zero": "zeros",
+    "reversed": "latents reversed",
     "soft": "{baseline}",
+    "pause": "pause token",
 }
 """What the base read after an anchor: a report's key, and the words of a table's column."""
 
@@ -60,7 +64,25 @@ def verdict(report: dict[str, Any]) -> str:
         sentences.append(f"No measured gain at {_tokens(none)}: the interval includes zero.")
     if loss:
         sentences.append(f"With {what} the perplexity is higher at {_tokens(loss)}.")
-    return " ".join(sentences)
+    return " ".join([*sentences, *_against(report)])
+
+
+def _against(report: dict[str, Any]) -> list[str]:
+    """For each control and baseline, where the latents' perplexity is another than its."""
+    sentences, compared = [], report.get("latents_against", {})
+    for name, words in columns(report).items():
+        changes = compared.get(name, {})
+        lower = [token for token, change in changes.items() if change["high"] < 0]
+        higher = [token for token, change in changes.items() if change["low"] > 0]
+        where = [
+            f"{side} at {_tokens(tokens)}"
+            for side, tokens in (("lower", lower), ("higher", higher))
+            if tokens
+        ]
+        if changes:
+            said = ", ".join(where) or "no difference that can be told"
+            sentences.append(f"Against {words}: {said}.")
+    return sentences
 
 
 def _measured(report: dict[str, Any]) -> str:

@@ -25,15 +25,16 @@ def resampled_unit(losses: Losses) -> str:
     return "document" if len(losses.documents.unique()) >= FEWEST_DOCUMENTS else "passage"
 
 
-def changes(losses: Losses, name: str, *, seed: int = 0) -> list[Change]:
-    """Change of perplexity against the base at each token ahead, paired over texts.
+def changes(losses: Losses, name: str, *, against: str = "base", seed: int = 0) -> list[Change]:
+    """Change of perplexity against another condition at each token ahead, paired over texts.
 
     Args:
         losses: From `deliberate.core.measure`.
         name: The condition.
+        against: The other one.
         seed: Of the resampling.
     """
-    difference = (losses.sums[name] - losses.sums["base"]).numpy()
+    difference = (losses.sums[name] - losses.sums[against]).numpy()
     counts = losses.counts.numpy().astype(float)
     if resampled_unit(losses) == "document":
         _, unit = np.unique(losses.documents.numpy(), return_inverse=True)

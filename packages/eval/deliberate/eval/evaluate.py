@@ -1,22 +1,35 @@
-"""One coprocessor, one base, one held-out corpus: what do the latents buy?
+"""Coprocessors, their base, one held-out corpus: what do the latents buy?
 
-    passages --base, latents, controls, baseline--> losses --bootstrap--> Report
+    passages --base, latents, controls, baselines--> losses --bootstrap--> Report
 
 Source: arXiv:2412.17747, section 3.1 and table 1; the controls and intervals are ours.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from deliberate.core.base import Base
 from deliberate.core.checkpoint import Trained
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import CheckpointError
 from deliberate.core.kinds import KINDS
-from deliberate.core.measure import Condition, measure
+from deliberate.core.measure import Condition, Losses, measure_late
 from deliberate.core.pairs import PairFormat
-from deliberate.eval.controls import shuffled, shuffled_but_last
+from deliberate.eval.controls import CONTROLS, DEFAULT, OF_SEVERAL
 from deliberate.eval.report import Report
 from deliberate.eval.sample import Sample, draw
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A coprocessor, and what it is compared with besides the base."""
+
+    trained: Trained
+    controls: Sequence[str] | None = None
+    """Names of `CONTROLS`; none are another text's latents, with and without the last."""
+
+    baselines: Mapping[str, Trained] = field(default_factory=dict)
+    """A soft embedding as `soft`, a pause token as `pause`, with as many latents."""
 
 
 def evaluate(
@@ -24,18 +37,22 @@ def evaluate(
     trained: Trained,
     *,
     soft: Trained | None = None,
+    pause: Trained | None = None,
+    controls: Sequence[str] | None = None,
     data: str | None = None,
     field: str | None = None,
     pairs: PairFormat | None = None,
     sample: Sample | None = None,
     on_passages: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
-    """Measure a coprocessor against its base, controls and a baseline on held-out text.
+    """Measure a coprocessor against its base, controls and baselines on held-out text.
 
     Args:
         base: The frozen model.
         trained: The coprocessor.
         soft: A soft embedding or pause token with as many latents, as the baseline.
+        pause: A pause token with as many latents, as another one.
+        controls: Names of `CONTROLS`; none are another text's latents, with and without the last.
         data: A source as in `deliberate.core.texts`, read whole; none is what the coprocessor's
             own recipe held out.
         field: The key of the text in files of rows.
@@ -46,47 +63,130 @@ def evaluate(
         on_passages: Told of the passages done and to do, first of all that none is done.
 
     Raises:
-        CheckpointError: `soft` is no such baseline, or has another number of latents.
+        CheckpointError: a baseline is none, or has another number of latents; or a control needs
+            latents that there are not.
         TextError: the texts cannot be read, or are too short, or no pair fits.
     """
+    named = {"soft": soft, "pause": pause}
+    baselines = {name: each for name, each in named.items() if each is not None}
+    (report,) = evaluate_together(
+        base,
+        [Subject(trained=trained, controls=controls, baselines=baselines)],
+        data=data,
+        field=field,
+        pairs=pairs,
+        sample=sample,
+        on_passages=on_passages,
+    )
+    return report
+
+
+def evaluate_together(
+    base: Base,
+    subjects: Sequence[Subject],
+    *,
+    data: str | None = None,
+    field: str | None = None,
+    pairs: PairFormat | None = None,
+    sample: Sample | None = None,
+    on_passages: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Report]:
+    """Measure several coprocessors of one base at the same anchors of the same passages.
+
+    Args:
+        base: The frozen model.
+        subjects: The coprocessors. Where nothing else is said, the first one's recipe says what
+            was held out.
+        data: As in `evaluate`, as are the others.
+        field: The key of the text.
+        pairs: The columns of questions and answers.
+        sample: How much is measured.
+        on_passages: Told of the passages done and to do.
+
+    Raises:
+        CheckpointError: as `evaluate`.
+        TextError: as `evaluate`.
+    """
     sample = sample or Sample()
-    conditions = _conditions(trained, soft)
-    drawn = draw(base, trained, sample, data=data, field=field, pairs=pairs)
+    conditions = {
+        (number, name): condition
+        for number, subject in enumerate(subjects)
+        for name, condition in _conditions(subject, sample.seed).items()
+    }
+    first, latents = subjects[0].trained, [s.trained.coprocessor.config.latents for s in subjects]
+    drawn = draw(base, first, sample, latents=max(latents), data=data, field=field, pairs=pairs)
     total = len(drawn.passages)
     on_passages(0, total)
-    losses = measure(
+    by_delay = measure_late(
         base,
-        conditions,
+        {f"{number} {name}": each for (number, name), each in conditions.items()},
         drawn.passages,
+        delays=sample.delays,
         anchors=sample.anchors,
         ahead=sample.ahead,
         seed=sample.seed,
         on_batch=lambda done: on_passages(done, total),
     )
-    return Report(base=base, trained=trained, soft=soft, losses=losses, sample=sample, drawn=drawn)
+
+    def own(losses: Losses, number: int) -> Losses:
+        names = [name for other, name in conditions if other == number]
+        sums = {name: losses.sums[f"{number} {name}"] for name in names}
+        return replace(losses, sums={"base": losses.sums["base"], **sums})
+
+    return [
+        Report(
+            base=base,
+            trained=subject.trained,
+            baselines=subject.baselines,
+            by_delay={delay: own(losses, number) for delay, losses in by_delay.items()},
+            sample=sample,
+            drawn=drawn,
+        )
+        for number, subject in enumerate(subjects)
+    ]
 
 
-def _conditions(trained: Trained, soft: Trained | None) -> dict[str, Condition]:
+def _conditions(subject: Subject, seed: int) -> dict[str, Condition]:
     """What the base reads after each anchor, by the name that the report gives it."""
-    writer = trained.coprocessor
-    conditions = {"latents": Condition(writer=writer)}
-    if writer.writes_latents:
-        conditions["shuffled"] = Condition(writer=writer, change=shuffled)
-    if writer.writes_latents and writer.config.latents > 1:
-        conditions["shuffled_but_last"] = Condition(writer=writer, change=shuffled_but_last)
-    if soft is not None:
-        _check_baseline(soft, writer)
-        conditions["soft"] = Condition(writer=soft.coprocessor)
-    return conditions
+    writer = subject.trained.coprocessor
+    controls = {
+        name: Condition(writer=writer, change=CONTROLS[name](seed)) for name in _controls(subject)
+    }
+    baselines = {}
+    for name, trained in subject.baselines.items():
+        _check_baseline(name, trained, writer)
+        baselines[name] = Condition(writer=trained.coprocessor)
+    return {"latents": Condition(writer=writer), **controls, **baselines}
 
 
-def _check_baseline(soft: Trained, writer: Coprocessor) -> None:
-    config = soft.coprocessor.config
+def _controls(subject: Subject) -> Sequence[str]:
+    """The controls that were named, or those by default that there can be.
+
+    Raises:
+        CheckpointError: a named one needs latents that there are not.
+    """
+    config = subject.trained.coprocessor.config
+    count = config.latents if subject.trained.coprocessor.writes_latents else 0
+    named = DEFAULT if subject.controls is None else subject.controls
+    able = [name for name in named if count > (name in OF_SEVERAL)]
+    if subject.controls is None or len(able) == len(named):
+        return able
+    (odd, *_) = [name for name in named if name not in able]
+    least = "two latents" if odd in OF_SEVERAL else "latents"
+    raise CheckpointError(
+        f"control {odd!r} needs {least}, and {subject.trained.id!r} of kind {config.kind!r} writes "
+        f"{count}: leave it out of --against"
+    )
+
+
+def _check_baseline(name: str, baseline: Trained, writer: Coprocessor) -> None:
+    config = baseline.coprocessor.config
     latents = writer.config.latents if writer.writes_latents else config.latents
-    if not soft.coprocessor.baseline or config.latents != latents:
-        kinds = [kind for kind, made in KINDS.items() if made.baseline]
+    kinds = [kind for kind, made in KINDS.items() if made.baseline]
+    kinds = kinds if name == "soft" else [name]
+    if config.kind not in kinds or config.latents != latents:
         raise CheckpointError(
-            f"{soft.id!r} is of kind {config.kind!r} with {config.latents} latents, and the "
+            f"{baseline.id!r} is of kind {config.kind!r} with {config.latents} latents, and the "
             f"baseline must be of kind {' or '.join(kinds)} with {latents}: train one with --set "
             f"coprocessor.kind={kinds[0]} --set coprocessor.latents={latents}"
         )

@@ -1,14 +1,16 @@
 """What was measured, as Python values and as the JSON of `deliberate eval --json`."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 from deliberate.core.base import Base
 from deliberate.core.checkpoint import Trained
-from deliberate.core.measure import AHEAD_REPORTED, Losses
-from deliberate.eval.bootstrap import Change, changes, resampled_unit
+from deliberate.core.measure import Losses
+from deliberate.eval.bootstrap import Change, resampled_unit
 from deliberate.eval.sample import Drawn, Sample
+from deliberate.eval.table import Table
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -17,15 +19,27 @@ class Report:
 
     base: Base
     trained: Trained
-    soft: Trained | None
-    losses: Losses = field(repr=False)
+    baselines: Mapping[str, Trained]
+    by_delay: Mapping[int, Losses] = field(repr=False)
+    """In the order that the delays were asked for."""
+
     sample: Sample
     drawn: Drawn = field(repr=False)
 
     @property
-    def tokens(self) -> list[int]:
-        """The tokens after the anchor that are reported."""
-        return [token for token in AHEAD_REPORTED if token <= self.losses.counts.shape[1]]
+    def losses(self) -> Losses:
+        """After the first delay."""
+        return self.by_delay[self.sample.delays[0]]
+
+    @cached_property
+    def tables(self) -> dict[int, Table]:
+        """A table each delay."""
+        seed = self.sample.seed
+        return {delay: Table(losses=each, seed=seed) for delay, each in self.by_delay.items()}
+
+    @property
+    def _table(self) -> Table:
+        return self.tables[self.sample.delays[0]]
 
     @property
     def shuffled_from(self) -> str:
@@ -36,30 +50,31 @@ class Report:
         losses = self.losses
         return "document" if bool((losses.partners != losses.documents).all()) else "passage"
 
-    @cached_property
+    @property
     def perplexity(self) -> dict[str, dict[str, float]]:
         """Perplexity of the base and each condition by token ahead."""
-        values = {name: self.losses.perplexity(name) for name in self.losses.sums}
-        return {name: {str(t): row[t - 1] for t in self.tokens} for name, row in values.items()}
+        return self._table.perplexity
 
-    @cached_property
+    @property
     def changes(self) -> dict[str, dict[str, Change]]:
         """Change against the base of each condition by token ahead, with its interval."""
-        names = [name for name in self.losses.sums if name != "base"]
-        rows = {name: changes(self.losses, name, seed=self.sample.seed) for name in names}
-        return {name: {str(t): row[t - 1] for t in self.tokens} for name, row in rows.items()}
+        return self._table.changes
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""
-        writers = {"latents": self.trained, **({"soft": self.soft} if self.soft else {})}
+        writers = {"latents": self.trained, **self.baselines}
         settings = {name: writer.coprocessor.describe() for name, writer in writers.items()}
+        several = len(self.tables) > 1
         return {
-            "perplexity": self.perplexity,
-            "change_percent": {
-                name: {token: asdict(change) for token, change in row.items()}
-                for name, row in self.changes.items()
-            },
+            **self._table.to_dict(),
+            "delay": self.sample.delays[0],
+            **(
+                {"delays": {str(delay): table.to_dict() for delay, table in self.tables.items()}}
+                if several
+                else {}
+            ),
             "anchors": int(self.losses.anchors.sum()),
+            "every_token": self.sample.anchors is None,
             "passages": len(self.losses.anchors),
             "documents": len(self.losses.documents.unique()),
             "resampled": resampled_unit(self.losses),
@@ -73,7 +88,7 @@ class Report:
                 **{name: writer.coprocessor.num_parameters for name, writer in writers.items()},
             },
             "setting": settings["latents"],
-            **({"soft_setting": settings["soft"]} if self.soft else {}),
+            **{f"{name}_setting": settings[name] for name in self.baselines},
             "fingerprints": {
                 "base": self.base.fingerprint,
                 **{name: writer.fingerprint for name, writer in writers.items()},

@@ -12,7 +12,6 @@ from datasets import Dataset
 from deliberate.core.base import Base
 from deliberate.core.checkpoint import Trained
 from deliberate.core.errors import DeliberateError, TextError
-from deliberate.core.measure import Passage, passages
 from deliberate.core.pairs import (
     PairFormat,
     Room,
@@ -21,6 +20,7 @@ from deliberate.core.pairs import (
     tokenize_pairs,
     validation_pairs,
 )
+from deliberate.core.passages import Passage, passages
 from deliberate.core.texts import documents, validation_texts
 
 ENOUGH_PASSAGES = 20
@@ -36,8 +36,8 @@ class Sample:
     texts: int = 256
     """Most passages."""
 
-    anchors: int = 32
-    """Anchors in each passage, or as many as fit."""
+    anchors: int | None = 32
+    """Anchors in each passage, or as many as fit. None: after every token that has room."""
 
     ahead: int = 32
     """Tokens after each anchor."""
@@ -46,8 +46,11 @@ class Sample:
     """Most tokens in a passage. None: as in the coprocessor's recipe, and less where the text
     gives few passages."""
 
+    delays: tuple[int, ...] = (0,)
+    """Tokens that the base decodes before the latents arrive; a table each."""
+
     seed: int = 0
-    """Of the passages, the anchors and the resampling."""
+    """Of the passages, the anchors, random latents and the resampling."""
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -56,17 +59,24 @@ class Sample:
             ValueError: one of them is out of range.
         """
         for name in ("texts", "anchors", "ahead"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not self.delays or min(self.delays) < 0 or len({*self.delays}) < len(self.delays):
+            said = ",".join(map(str, self.delays))
+            raise ValueError(f"delay must be numbers of at least 0, each once, got {said!r}")
         if self.length is not None and self.length < self.least:
-            raise ValueError(f"length must be at least ahead + 2 = {self.least}, got {self.length}")
+            late = " + delay" if max(self.delays) else ""
+            raise ValueError(
+                f"length must be at least ahead{late} + 2 = {self.least}, got {self.length}"
+            )
         if not 0 <= self.seed <= MOST_SEED:
             raise ValueError(f"seed must be from 0 to {MOST_SEED}, got {self.seed}")
 
     @property
     def least(self) -> int:
         """Fewest tokens in a passage: room for more than one anchor."""
-        return self.ahead + 2
+        return self.ahead + max(self.delays) + 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +107,7 @@ def draw(
     trained: Trained,
     sample: Sample,
     *,
+    latents: int,
     data: str | None,
     field: str | None = None,
     pairs: PairFormat | None = None,
@@ -107,6 +118,7 @@ def draw(
         base: Whose tokens are counted.
         trained: Its recipe says what was held out, and how long passages are.
         sample: How much of it.
+        latents: Most of them after an anchor.
         data: A source as in `deliberate.core.texts`, read whole; none is what was held out.
         field: The key of the text in files of rows.
         pairs: The columns of questions and answers; with neither of these two, as in its recipe.
@@ -117,10 +129,10 @@ def draw(
     recipe = trained.recipe.get("data", {})
     form = pairs or (PairFormat.of(recipe) if field is None else None)
     if form is not None:
-        return _draw_pairs(base, trained, sample, form, data=data)
+        return _draw_pairs(base, trained, sample, form, latents=latents, data=data)
     held_out = trained.recipe.get("eval", {}).get("texts", 64)
     source, texts = _held_out(recipe, data, field, most=held_out)
-    wanted = length = _length(base, trained, sample)
+    wanted = length = _length(base, trained, sample, latents)
 
     def cut(length: int) -> list[Passage]:
         least, limit = sample.least, sample.texts
@@ -142,7 +154,13 @@ def draw(
 
 
 def _draw_pairs(
-    base: Base, trained: Trained, sample: Sample, form: PairFormat, *, data: str | None
+    base: Base,
+    trained: Trained,
+    sample: Sample,
+    form: PairFormat,
+    *,
+    latents: int,
+    data: str | None,
 ) -> Drawn:
     """Draw pairs that fit.
 
@@ -153,11 +171,12 @@ def _draw_pairs(
     source, read = validation_pairs(
         recipe.get("train", "stdlib"), data or recipe.get("validation"), form
     )
-    length = _length(base, trained, sample)
+    length = _length(base, trained, sample, latents)
     room = Room(
         length=length,
-        latents=trained.coprocessor.config.latents,
+        latents=latents,
         ahead=sample.ahead,
+        delay=max(sample.delays),
         positions=base.positions,
     )
     rows = tokenize_pairs(read, base.tokenizer, form)
@@ -178,16 +197,17 @@ def _draw_pairs(
     )
 
 
-def _length(base: Base, trained: Trained, sample: Sample) -> int:
+def _length(base: Base, trained: Trained, sample: Sample, latents: int) -> int:
     """Most tokens in a passage that the base has positions for.
 
     Raises:
         DeliberateError: it has too few for a single anchor.
     """
-    latents, positions = trained.coprocessor.config.latents, base.positions
-    if positions is not None and sample.ahead + latents + 1 > positions:
+    positions, late = base.positions, max(sample.delays)
+    if positions is not None and late + sample.ahead + latents + 1 > positions:
+        waiting = f" {late} tokens late" if late else ""
         raise DeliberateError(
-            f"{base.id!r} has {positions} positions, too few for {latents} latents and "
+            f"{base.id!r} has {positions} positions, too few for {latents} latents{waiting} and "
             f"{sample.ahead} tokens ahead: give a smaller --ahead"
         )
     recipe = trained.recipe.get("data", {}).get("length", 512)

@@ -12,8 +12,8 @@ from torch import Tensor
 from deliberate.core.base import Base
 from deliberate.core.errors import DeliberateError, TextError
 from deliberate.core.groups import last_anchor, sample_anchors
-from deliberate.core.measure import Passage, passages
 from deliberate.core.packing import Packer, pack
+from deliberate.core.passages import Passage, passages
 from deliberate.core.sources import EMBEDDED, Source, sources
 from deliberate.core.texts import documents, hold_out, validation_texts
 from deliberate.train.batch import Batch, moved

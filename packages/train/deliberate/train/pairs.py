@@ -16,7 +16,6 @@ from datasets import Dataset
 from torch import Tensor
 
 from deliberate.core.base import Base
-from deliberate.core.measure import Passage
 from deliberate.core.pairs import (
     PairFormat,
     Room,
@@ -27,6 +26,7 @@ from deliberate.core.pairs import (
     tokenize_pairs,
     validation_pairs,
 )
+from deliberate.core.passages import Passage
 from deliberate.core.sources import Source
 from deliberate.train.batch import Batch, moved
 from deliberate.train.processes import Processes, is_first

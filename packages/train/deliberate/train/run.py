@@ -21,7 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 from deliberate.core.base import Base
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import DeliberateError
-from deliberate.core.measure import AHEAD_REPORTED, Condition, Losses, Passage, measure
+from deliberate.core.measure import AHEAD_REPORTED, Condition, Losses, measure
+from deliberate.core.passages import Passage
 from deliberate.train.batch import Batch
 from deliberate.train.best import Best, loss_change
 from deliberate.train.checkpoint import State, found

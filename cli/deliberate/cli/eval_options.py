@@ -1,0 +1,82 @@
+"""Options of `deliberate eval`: what is measured, on what, against what."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="Held-out texts: a text, JSONL or Parquet file, a folder, `stdlib` or `installed`.",
+        show_default="what the run held out",
+    ),
+]
+Field = Annotated[
+    str | None,
+    typer.Option(
+        help="The key or column of the text in files of rows.",
+        show_default="text, or pairs as in the run's recipe",
+    ),
+]
+Question = Annotated[
+    str | None,
+    typer.Option(
+        help="The column of questions: one anchor each, at its end.", show_default="the run's"
+    ),
+]
+Answer = Annotated[
+    str | None, typer.Option(help="The column of answers.", show_default="the run's")
+]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        help="What is read before the anchor, with {question} in it.", show_default="{question}"
+    ),
+]
+Separator = Annotated[
+    str | None,
+    typer.Option(help="What an answer begins with.", show_default="a line end"),
+]
+Soft = Annotated[
+    str | None,
+    typer.Option(
+        help="Another way to say --against soft:RUN, beside the usual controls.",
+        show_default="nano's for nano",
+    ),
+]
+Length = Annotated[
+    int | None,
+    typer.Option(
+        help="Most tokens in a passage.",
+        show_default="the run's data.length, less where the text is short",
+    ),
+]
+Report = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="The report.", show_default="RUN/eval.json, replaced"),
+]
+
+Against = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST",
+        help="What to compare with: shuffled, shuffled_but_last, random, zero, reversed, "
+        "soft:RUN, pause:RUN, none; with commas between them.",
+        show_default="shuffled,shuffled_but_last",
+    ),
+]
+Others = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[RUN]...", help="More runs for the same base, beside the first."),
+]
+Anchors = Annotated[int | None, typer.Option(help="Anchors in each passage.", show_default="32")]
+EveryToken = Annotated[
+    bool, typer.Option("--every-token", help="An anchor after every token that has room.")
+]
+Delay = Annotated[
+    str,
+    typer.Option(
+        metavar="LIST", help="Tokens decoded before the latents arrive; several as 0,1,2,8."
+    ),
+]

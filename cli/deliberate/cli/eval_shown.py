@@ -1,0 +1,114 @@
+"""What `deliberate eval` says on a terminal of what it measured.
+
+one report --> its table, a verdict, settings; several --> one table with a column each
+"""
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from deliberate.cli.eval_table import Column, compact, conditions, is_factor, tables
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from deliberate.eval import Report
+
+
+def show(report: "Report", run: str) -> None:
+    """Show one run's report."""
+    from rich.console import Console
+
+    from deliberate.core.verdict import verdict
+
+    result = report.to_dict()
+    console = Console()
+    late = f", latents {_counted(result['delay'], 'token')} late" if result["delay"] else ""
+    title = f"{run} for {report.base.id}: perplexity by token after the anchor{late}"
+    say(console, title, style="italic")
+    for table in tables(result["perplexity"]["base"], conditions(result)):
+        console.print(table)
+    say(console, caption(result), style="dim italic")
+    say(console, verdict(result))
+    if "delays" in result:
+        rows = {name: each["change_percent"]["latents"] for name, each in result["delays"].items()}
+        say(console, "Change with latents that arrive some tokens late:", style="italic")
+        for table in compact("late by", rows):
+            console.print(table)
+    _say_settings(console, result)
+    counts = ", ".join(f"{name} {count:,}" for name, count in result["parameters"].items())
+    prints = ", ".join(f"{name} {value}" for name, value in result["fingerprints"].items())
+    say(console, f"Parameters: {counts}.")
+    say(console, f"Fingerprints: {prints}.")
+
+
+def show_together(reports: "Sequence[Report]", runs: Sequence[str]) -> None:
+    """Show several runs' reports, measured on the same passages: a column each."""
+    from rich.console import Console
+
+    from deliberate.core.verdict import verdict, writes_latents
+
+    results = [report.to_dict() for report in reports]
+    console = Console()
+    title = f"{len(runs)} runs for {reports[0].base.id}: perplexity by token after the anchor"
+    say(console, title, style="italic")
+    columns = []
+    for run, result in zip(runs, results, strict=True):
+        setting = result["setting"]
+        count = setting["latents"]
+        what = _counted(count, "latent") if writes_latents(result) else "no latents"
+        columns.append(
+            Column(
+                heading=f"{run}: {setting['kind']}, {what}",
+                perplexity=result["perplexity"]["latents"],
+                changes=result["change_percent"]["latents"],
+            )
+        )
+    for table in tables(results[0]["perplexity"]["base"], columns):
+        console.print(table)
+    say(console, caption(results[0]), style="dim italic")
+    for run, result in zip(runs, results, strict=True):
+        say(console, f"{run}: {verdict(result)}")
+
+
+def say(console: "Console", text: str, *, style: str = "") -> None:
+    """Print a paragraph without the spaces that rich leaves at the ends of lines."""
+    lines = textwrap.wrap(text, console.width, break_long_words=False, break_on_hyphens=False)
+    for line in lines:
+        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def caption(result: dict[str, Any]) -> str:
+    """What a report's table shows, and what it was measured on."""
+    passage = (
+        "; another passage's latents, for lack of other texts to take them from"
+        if result["shuffled_from"] == "passage"
+        else ""
+    )
+    cells = [change for row in result["change_percent"].values() for change in row.values()]
+    factor = "x: times the base's perplexity. " if any(map(is_factor, cells)) else ""
+    return (
+        f"Each cell: perplexity, its change, and the change's 95 % interval from resampling each "
+        f"{result['resampled']}. {factor}{_counted(result['anchors'], 'anchor')} in "
+        f"{_counted(result['passages'], 'passage')} of at most {result['length']} tokens, "
+        f"{_counted(result['documents'], 'document')} of {result['data']}{passage}"
+    )
+
+
+def _say_settings(console: "Console", result: dict[str, Any]) -> None:
+    from deliberate.core.verdict import writes_latents
+
+    setting = result["setting"]
+    if not writes_latents(result):
+        say(console, f"No latents, kind {setting['kind']!r}.")
+        return
+    say(
+        console,
+        f"{_counted(setting['latents'], 'latent')}, kind {setting['kind']!r}: "
+        f"soft_input {setting['soft_input']}, latent_norm {setting['latent_norm']}, "
+        f"latent_scale {setting['latent_scale']:g}, positions {setting['positions']}.",
+    )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -1,0 +1,127 @@
+"""`deliberate eval` against named controls, with delays, at every token, of several runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deliberate.core import load_base, save_coprocessor
+
+
+@pytest.fixture
+def held_out(offline):
+    path = Path("held.jsonl").absolute()
+    rows = [{"body": "words and more words " * (2 + row)} for row in range(5)]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+@pytest.fixture
+def folders(offline, llama_folder, make):
+    """More runs of the tiny base, by name."""
+    base = load_base(str(llama_folder))
+    for name, settings in {
+        "five": {"latents": 5},
+        "soft": {"kind": "soft"},
+        "pause": {"kind": "pause", "latents": 5},
+    }.items():
+        save_coprocessor(make(base, "warm", **settings), Path(name), base=base)
+
+
+@pytest.fixture
+def measured(run, coprocessor_folder, folders, held_out):
+    def measured(*more):
+        few = ("--data", held_out, "--field", "body", "--ahead", "4", "--length", "30")
+        return run("eval", coprocessor_folder, *more, *few)
+
+    return measured
+
+
+def test_the_controls_that_are_named_are_shown_in_eighty_columns(measured):
+    named = ("--against", "random,zero,reversed,shuffled,soft:soft", "--anchors", "3")
+    report = json.loads(measured(*named, "--json").out)
+    assert list(report["change_percent"]) == [
+        "latents", "random", "zero", "reversed", "shuffled", "soft"
+    ]  # fmt: skip
+    shown = measured(*named).out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert shown.count("base") >= 2  # two tables
+    words = " ".join(shown.split())
+    for heading in ("random latents", "zeros", "latents reversed", "another text's latents"):
+        assert f"Against {heading}: " in words
+    alone = json.loads(measured("--against", "none", "--anchors", "3", "--json").out)
+    assert alone["change_percent"].keys() == {"latents"}
+    assert alone["change_percent"]["latents"] == report["change_percent"]["latents"]
+
+
+def test_soft_is_another_way_to_name_a_baseline(measured):
+    few = ("--anchors", "3", "--json")
+    one = json.loads(measured("--soft", "soft", *few).out)
+    other = json.loads(measured("--against", "shuffled,shuffled_but_last,soft:soft", *few).out)
+    assert one == other
+
+
+def test_several_delays_are_a_table_each(measured):
+    report = json.loads(measured("--delay", "0,2", "--every-token", "--json").out)
+    assert list(report["delays"]) == ["0", "2"]
+    assert report["every_token"]
+    shown = measured("--delay", "0,2", "--every-token").out
+    assert "late by" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    late = measured("--delay", "2", "--anchors", "3").out
+    assert "latents 2 tokens late" in " ".join(late.split())
+
+
+def test_several_runs_are_measured_at_the_same_anchors(measured, run, held_out):
+    report = json.loads(
+        measured("five", "--anchors", "3", "--against", "pause:pause", "--json").out
+    )
+    three, five = report["results"]
+    assert (three["setting"]["latents"], five["setting"]["latents"]) == (3, 5)
+    assert (five["run"], three["anchors"]) == ("five", five["anchors"])
+    assert three["perplexity"]["base"] == five["perplexity"]["base"]
+    assert three["change_percent"].keys() == {"latents"}
+    assert five["change_percent"].keys() == {"latents", "pause"}
+    shown = measured("five", "--anchors", "3", "-o", "both.json").out
+    assert max(map(len, shown.splitlines())) <= 80
+    words = " ".join(shown.split())
+    assert "five: full, 5 latents" in words
+    assert "3 latents" in words
+    for result in (three, five):
+        assert f"{result['perplexity']['latents']['4']:.3f}" in shown
+    assert [each["run"] for each in json.loads(Path("both.json").read_text())["results"]][
+        1
+    ] == "five"
+    # Each is what it is by itself, where the anchors are all there are.
+    data = ("--data", held_out, "--field", "body", "--ahead", "4", "--length", "30")
+    few = ("--every-token", "--against", "none", "--json", *data)
+    together = json.loads(run("eval", "five", "soft", *few).out)
+    alone = json.loads(run("eval", "five", *few).out)
+    assert {"run": "five", **alone} == together["results"][0]
+
+
+def test_several_runs_keep_nothing_that_was_not_asked_for(measured, coprocessor_folder):
+    outcome = measured("five", "--anchors", "3")
+    assert outcome.code == 0, outcome.err
+    assert "wrote" not in outcome.err
+    assert not (coprocessor_folder / "eval.json").exists()
+    assert not Path("five/eval.json").exists()
+
+
+def test_what_cannot_be_compared_is_one_sentence(refused, coprocessor_folder, folders, held_out):
+    def said(*more, code=2):
+        return refused(
+            "eval", coprocessor_folder, "--data", held_out, "--field", "body", *more, code=code
+        )
+
+    line = said("--against", "shufled")
+    assert "no control 'shufled', the nearest is 'shuffled': known are" in line
+    assert "pause:RUN, none" in line
+    assert "--soft b and --against soft: both" in said("--against", "soft:a", "--soft", "b")
+    assert "exclude each other" in said("--every-token", "--anchors", "3")
+    assert "several as 0,1,2,8, got 'soon'" in said("--delay", "soon")
+    assert "each once, got '1,1'" in said("--delay", "1,1")
+    few = ("--ahead", "4", "--length", "30")
+    assert "must be of kind pause with 3" in said("--against", "pause:pause", *few, code=1)
+    assert "'nowhere'" in said("--against", "soft:nowhere", *few, code=1)
+    assert "'nowhere'" in said("nowhere", *few, code=1)
