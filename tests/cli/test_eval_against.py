@@ -125,3 +125,20 @@ def test_what_cannot_be_compared_is_one_sentence(refused, coprocessor_folder, fo
     assert "must be of kind pause with 3" in said("--against", "pause:pause", *few, code=1)
     assert "'nowhere'" in said("--against", "soft:nowhere", *few, code=1)
     assert "'nowhere'" in said("nowhere", *few, code=1)
+
+
+def test_domains_are_shown_by_themselves(run, coprocessor_folder):
+    rows = [
+        {"text": "words and so on " * 3, "of": "[b]ooks" if n % 3 else "web"} for n in range(18)
+    ]
+    Path("rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    few = ("--data", "rows.jsonl", "--domain", "of", "--ahead", "4", "--length", "60")
+    outcome = run("eval", coprocessor_folder, *few)
+    assert outcome.code == 0, outcome.err
+    words = " ".join(outcome.out.split())
+    assert "[b]ooks" in words
+    assert "12 passages" in words
+    assert "not to be believed: web." in words
+    assert max(map(len, outcome.out.splitlines())) <= 80
+    report = json.loads(run("eval", coprocessor_folder, *few, "--json").out)
+    assert list(report["domains"]) == ["[b]ooks", "web"]

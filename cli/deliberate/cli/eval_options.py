@@ -80,3 +80,9 @@ Delay = Annotated[
         metavar="LIST", help="Tokens decoded before the latents arrive; several as 0,1,2,8."
     ),
 ]
+Domain = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN", help="A column of --data: each of its values is shown by itself too."
+    ),
+]

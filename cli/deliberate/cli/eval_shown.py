@@ -35,6 +35,8 @@ def show(report: "Report", run: str) -> None:
         say(console, "Change with latents that arrive some tokens late:", style="italic")
         for table in compact("late by", rows):
             console.print(table)
+    if "domains" in result:
+        _show_domains(console, result["domains"])
     _say_settings(console, result)
     counts = ", ".join(f"{name} {count:,}" for name, count in result["parameters"].items())
     prints = ", ".join(f"{name} {value}" for name, value in result["fingerprints"].items())
@@ -93,6 +95,22 @@ def caption(result: dict[str, Any]) -> str:
         f"{_counted(result['passages'], 'passage')} of at most {result['length']} tokens, "
         f"{_counted(result['documents'], 'document')} of {result['data']}{passage}"
     )
+
+
+def _show_domains(console: "Console", domains: dict[str, Any]) -> None:
+    from deliberate.core.verdict import FEWEST_UNITS
+
+    say(console, "Change with latents by domain:", style="italic")
+    units = {name: each[f"{each['resampled']}s"] for name, each in domains.items()}
+    rows = {
+        f"{name}\n{_counted(units[name], each['resampled'])}": each["change_percent"]["latents"]
+        for name, each in domains.items()
+    }
+    for table in compact("domain", rows):
+        console.print(table)
+    if min(units.values()) < FEWEST_UNITS:
+        few = ", ".join(name for name, count in units.items() if count < FEWEST_UNITS)
+        say(console, f"Fewer than {FEWEST_UNITS}, and intervals not to be believed: {few}.")
 
 
 def _say_settings(console: "Console", result: dict[str, Any]) -> None:

@@ -50,6 +50,8 @@ def tables(base: Mapping[str, float], columns: Sequence[Column]) -> "Iterator[Ta
     Yields:
         Tables of a few columns each.
     """
+    from rich.text import Text  # a run's or a domain's name is no markup
+
     alone = {token: perplexity(value) for token, value in base.items()}
     for first in range(0, len(columns), SIDE_BY_SIDE):
         some = columns[first : first + SIDE_BY_SIDE]
@@ -60,7 +62,7 @@ def tables(base: Mapping[str, float], columns: Sequence[Column]) -> "Iterator[Ta
             for column in some
         ]
         for column, each in zip(some, cells, strict=True):
-            table.add_column(column.heading, justify="right", min_width=_width(each))
+            table.add_column(Text(column.heading), justify="right", min_width=_width(each))
         for number, (token, value) in enumerate(alone.items()):
             table.add_row(token, value, *(each[number] for each in cells))
         yield table
@@ -76,6 +78,8 @@ def compact(heading: str, rows: Mapping[str, Mapping[str, Change]]) -> "Iterator
     Yields:
         Tables of a few columns each.
     """
+    from rich.text import Text
+
     tokens = list(next(iter(rows.values())))
     for first in range(0, len(tokens), SIDE_BY_SIDE):
         some = tokens[first : first + SIDE_BY_SIDE]
@@ -85,7 +89,7 @@ def compact(heading: str, rows: Mapping[str, Mapping[str, Change]]) -> "Iterator
             width = _width([row[number] for row in cells.values()])
             table.add_column(f"token {token}", justify="right", min_width=width)
         for name, row in cells.items():
-            table.add_row(name, *row)
+            table.add_row(Text(name), *row)
         yield table
 
 

@@ -33,6 +33,7 @@ def evaluate(
     answer: eval_options.Answer = None,
     template: eval_options.Template = None,
     separator: eval_options.Separator = None,
+    domain: eval_options.Domain = None,
     against: eval_options.Against = None,
     soft: eval_options.Soft = None,
     delay: eval_options.Delay = "0",
@@ -107,6 +108,7 @@ def evaluate(
             data=data,
             field=field,
             pairs=pairs,
+            domain=domain,
             sample=sample,
             on_passages=_counting(advance),
         )

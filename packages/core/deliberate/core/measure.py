@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deliberate.core.ahead_loss import ahead_losses, plain_losses
@@ -58,6 +58,15 @@ class Losses:
 
     partners: Int[Tensor, " passages"]
     """Document of each passage's partner, whose latents a condition may have given it."""
+
+    def of(self, passages: Bool[Tensor, " passages"]) -> "Losses":
+        """Those of some passages alone."""
+        return Losses(
+            sums={name: sums[passages] for name, sums in self.sums.items()},
+            counts=self.counts[passages],
+            documents=self.documents[passages],
+            partners=self.partners[passages],
+        )
 
     @property
     def anchors(self) -> Int[Tensor, " passages"]:

@@ -110,7 +110,9 @@ class Room:
         return room and anchor >= 0 and answer > self.delay and len(token_ids) <= self.length
 
 
-def read_pairs(source: str | Source, form: PairFormat, *, split: str = "train") -> Dataset:
+def read_pairs(
+    source: str | Source, form: PairFormat, *, split: str = "train", domain: str | None = None
+) -> Dataset:
     """The pairs of a source, with columns `question` and `answer`.
 
     A row in which both are empty is left out.
@@ -119,6 +121,7 @@ def read_pairs(source: str | Source, form: PairFormat, *, split: str = "train") 
         source: Or its path; as in `documents`, but with columns.
         form: Names the columns.
         split: As in `documents`.
+        domain: A third column, to be had as `domain`.
 
     Raises:
         TextError: the source has no such columns, what they hold is no text, or a question has no
@@ -132,8 +135,12 @@ def read_pairs(source: str | Source, form: PairFormat, *, split: str = "train") 
         )
     asked, answered = replace(source, field=form.question), replace(source, field=form.answer)
     rows = opened(asked, split=split)
-    check_field(answered, rows.column_names or ())
-    found: dict[str, list[str]] = {"question": [], "answer": []}
+    wanted = {"question": form.question, "answer": form.answer}
+    if domain is not None:
+        wanted["domain"] = domain
+    for name in wanted.values():
+        check_field(replace(source, field=name), rows.column_names or ())
+    found: dict[str, list[str]] = {name: [] for name in wanted}
     for number, row in enumerate(cast(Iterable[dict[str, Any]], rows), 1):
         question, answer = (text_of(row, each, number).strip() for each in (asked, answered))
         if bool(question) != bool(answer):
@@ -143,7 +150,7 @@ def read_pairs(source: str | Source, form: PairFormat, *, split: str = "train") 
                 "out"
             )
         if question:
-            for name, column in (("question", form.question), ("answer", form.answer)):
+            for name, column in wanted.items():
                 found[name].append(row[column])
     if not found["question"]:
         raise TextError(f"{source.path!r} holds no text")
@@ -165,15 +172,28 @@ def hold_out_pairs(pairs: Dataset, source: str) -> tuple[Dataset, Dataset]:
 
 
 def validation_pairs(
-    train: str | Sequence[Any], validation: str | Sequence[Any] | None, form: PairFormat
+    train: str | Sequence[Any],
+    validation: str | Sequence[Any] | None,
+    form: PairFormat,
+    *,
+    domain: str | None = None,
 ) -> tuple[str, Dataset]:
     """What a run on pairs is validated on, and what it is called; as `validation_texts`.
+
+    Args:
+        train: What it was trained on.
+        validation: What was named for it, or None.
+        form: Names the columns.
+        domain: A third column of `validation`, to be had as `domain`.
 
     Raises:
         TextError: they cannot be read, or nothing can be held out.
     """
     if validation is not None:
-        parts = [read_pairs(each, form, split="validation") for each in sources(validation)]
+        parts = [
+            read_pairs(each, form, split="validation", domain=domain)
+            for each in sources(validation)
+        ]
         return label(validation), concatenate_datasets(parts)
     parts = [hold_out_pairs(read_pairs(each, form), each.path)[1] for each in sources(train)]
     return f"{label(train)} (held out)", concatenate_datasets(parts)
@@ -191,7 +211,8 @@ def tokenize_pairs(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, form: Pai
         form: What stands around questions and answers.
 
     Returns:
-        A dataset with columns `token_ids` and `anchor`, in the order of the pairs.
+        A dataset with columns `token_ids` and `anchor`, and `domain` if the pairs have it, in the
+        order of the pairs.
     """
     stop = tokenizer.eos_token_id
     ends = [] if stop is None else [stop]
@@ -212,7 +233,7 @@ def tokenize_pairs(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, form: Pai
             "anchor": [len(ids) - 1 for ids in questions],
         }
 
-    return pairs.map(cut, batched=True, remove_columns=pairs.column_names)
+    return pairs.map(cut, batched=True, remove_columns=["question", "answer"])
 
 
 def fitting(rows: Dataset, room: Room, *, source: str) -> Dataset:
@@ -247,10 +268,13 @@ def pair_passages(rows: Dataset, *, limit: int, seed: int = 0) -> list[Passage]:
         seed: Of the draw.
     """
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-    drawn = rows[order[:limit].tolist()]
+    drawn = rows.select(order[:limit].tolist())
     return [
-        Passage(document=index, token_ids=token_ids, anchor=anchor)
-        for index, (token_ids, anchor) in enumerate(
-            zip(drawn["token_ids"], drawn["anchor"], strict=True)
+        Passage(
+            document=index,
+            token_ids=row["token_ids"],
+            anchor=row["anchor"],
+            domain=str(row.get("domain", "")),
         )
+        for index, row in enumerate(drawn)
     ]

@@ -32,6 +32,9 @@ class Passage:
     """The one anchor that is measured, at the tokens that are behind it; none: some are drawn that
     have all ahead tokens behind them."""
 
+    domain: str = ""
+    """What its row says it is of, where that was asked for."""
+
 
 def passages(
     texts: Dataset,
@@ -47,7 +50,7 @@ def passages(
     Each passage begins with the start token, where the tokenizer begins a text with one.
 
     Args:
-        texts: With a column `text`.
+        texts: With a column `text`, and maybe `domain`.
         tokenizer: The base's.
         length: Most tokens in a passage.
         least: Fewest tokens in a passage; shorter remainders are left out.
@@ -60,12 +63,13 @@ def passages(
     start = start_of_text(tokenizer)
     room = max(1, length - len(start))
     found = []
-    for document, text in enumerate(texts["text"]):
+    domains = texts["domain"] if "domain" in texts.column_names else [""] * len(texts)
+    for document, (text, domain) in enumerate(zip(texts["text"], domains, strict=True)):
         ids = tokenizer(text, verbose=False)["input_ids"][len(start) :]
         for first in range(0, len(ids), room):
             piece = [*start, *ids[first : first + room]]
             if least <= len(piece) <= length:
-                found.append(Passage(document=document, token_ids=piece))
+                found.append(Passage(document=document, token_ids=piece, domain=str(domain)))
     if not found:
         raise TextError(
             f"no text has a passage of {least} to {length} tokens: give longer texts, or measure "

@@ -8,19 +8,22 @@ A stream is not read whole, so a text of it is held out or not by itself, whatev
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, cast
 
 from datasets import Dataset, Value, concatenate_datasets
 
 from deliberate.core.errors import TextError
-from deliberate.core.sources import EMBEDDED, Source, label, opened, sources, texts_of
+from deliberate.core.sources import EMBEDDED, Source, check_field, label, opened, sources, texts_of
 
 HELD_OUT = 0.05
 """Share of a path's texts that is held out where no validation is named."""
 
 
-def documents(source: str | Source, *, split: str = "train", field: str = "text") -> Dataset:
+def documents(
+    source: str | Source, *, split: str = "train", field: str = "text", domain: str | None = None
+) -> Dataset:
     """The texts of a source, one row each, in a column `text`; `name` too if it is embedded.
 
     Args:
@@ -28,19 +31,22 @@ def documents(source: str | Source, *, split: str = "train", field: str = "text"
         split: `train` or `validation`, where the source has both and names none; a path of its own
             gives all its texts.
         field: The key or column that holds the text, where the source names none.
+        domain: Another one, to be had as a column `domain`.
 
     Raises:
-        TextError: the source is missing, not UTF-8, empty, or lacks the field.
+        TextError: the source is missing, not UTF-8, empty, or lacks a field.
     """
     (source,) = sources(source, field=field)
     rows = cast(Dataset, opened(source, split=split))
     name = source.field or "text"
     if rows.features[name] not in [Value("string"), Value("large_string"), Value("null")]:
         list(texts_of(rows, source))  # the first that is there is no text
-    kept = ["name"] if source.path in EMBEDDED else []
-    rows = rows.select_columns([*kept, name])
-    if name != "text":
-        rows = rows.rename_column(name, "text")
+    kept = ["name"] if source.path in EMBEDDED and domain != "name" else []
+    renamed = {name: "text"}
+    if domain is not None:
+        check_field(replace(source, field=domain), (c for c in rows.column_names if c != name))
+        renamed[domain] = "domain"
+    rows = rows.select_columns([*kept, *renamed]).rename_columns(renamed)
     rows = rows.filter(lambda text: text is not None and bool(text.strip()), input_columns="text")
     if not len(rows):
         raise TextError(f"{source.path!r} holds no text")

@@ -42,6 +42,7 @@ def evaluate(
     data: str | None = None,
     field: str | None = None,
     pairs: PairFormat | None = None,
+    domain: str | None = None,
     sample: Sample | None = None,
     on_passages: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
@@ -59,6 +60,7 @@ def evaluate(
         pairs: The columns of questions and answers in such a file; the one anchor is then each
             question's end. With none of these two `data` is read as the coprocessor's own recipe
             reads texts or pairs.
+        domain: A column of `data`; each of its values is reported by itself too.
         sample: How much is measured; by default as `Sample` says.
         on_passages: Told of the passages done and to do, first of all that none is done.
 
@@ -75,6 +77,7 @@ def evaluate(
         data=data,
         field=field,
         pairs=pairs,
+        domain=domain,
         sample=sample,
         on_passages=on_passages,
     )
@@ -88,6 +91,7 @@ def evaluate_together(
     data: str | None = None,
     field: str | None = None,
     pairs: PairFormat | None = None,
+    domain: str | None = None,
     sample: Sample | None = None,
     on_passages: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Report]:
@@ -100,6 +104,7 @@ def evaluate_together(
         data: As in `evaluate`, as are the others.
         field: The key of the text.
         pairs: The columns of questions and answers.
+        domain: A column of `data`.
         sample: How much is measured.
         on_passages: Told of the passages done and to do.
 
@@ -114,7 +119,16 @@ def evaluate_together(
         for name, condition in _conditions(subject, sample.seed).items()
     }
     first, latents = subjects[0].trained, [s.trained.coprocessor.config.latents for s in subjects]
-    drawn = draw(base, first, sample, latents=max(latents), data=data, field=field, pairs=pairs)
+    drawn = draw(
+        base,
+        first,
+        sample,
+        latents=max(latents),
+        data=data,
+        field=field,
+        pairs=pairs,
+        domain=domain,
+    )
     total = len(drawn.passages)
     on_passages(0, total)
     by_delay = measure_late(

@@ -1,9 +1,12 @@
 """What was measured, as Python values and as the JSON of `deliberate eval --json`."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
+
+import torch
 
 from deliberate.core.base import Base
 from deliberate.core.checkpoint import Trained
@@ -36,6 +39,19 @@ class Report:
         """A table each delay."""
         seed = self.sample.seed
         return {delay: Table(losses=each, seed=seed) for delay, each in self.by_delay.items()}
+
+    @cached_property
+    def domains(self) -> dict[str, Table]:
+        """A table each domain after the first delay, those of most passages first."""
+        if not self.drawn.domains:
+            return {}
+        losses, seed = self.losses, self.sample.seed
+        domain = {passage.document: passage.domain for passage in self.drawn.passages}
+        each = [domain[document] for document in losses.documents.tolist()]
+        return {
+            name: Table(losses=losses.of(torch.tensor([one == name for one in each])), seed=seed)
+            for name, _ in Counter(each).most_common()
+        }
 
     @property
     def _table(self) -> Table:
@@ -73,11 +89,18 @@ class Report:
                 if several
                 else {}
             ),
-            "anchors": int(self.losses.anchors.sum()),
+            **(
+                {
+                    "domains": {
+                        name: {**table.to_dict(), **_counts(table.losses)}
+                        for name, table in self.domains.items()
+                    }
+                }
+                if self.drawn.domains
+                else {}
+            ),
+            **_counts(self.losses),
             "every_token": self.sample.anchors is None,
-            "passages": len(self.losses.anchors),
-            "documents": len(self.losses.documents.unique()),
-            "resampled": resampled_unit(self.losses),
             "shuffled_from": self.shuffled_from,
             "data": self.drawn.source,
             "pairs": self.drawn.pairs and asdict(self.drawn.pairs),
@@ -94,3 +117,13 @@ class Report:
                 **{name: writer.fingerprint for name, writer in writers.items()},
             },
         }
+
+
+def _counts(losses: Losses) -> dict[str, Any]:
+    """How much losses are of, and what is resampled."""
+    return {
+        "anchors": int(losses.anchors.sum()),
+        "passages": len(losses.anchors),
+        "documents": len(losses.documents.unique()),
+        "resampled": resampled_unit(losses),
+    }

@@ -4,7 +4,7 @@ source --> documents --cut, shorter where they would be few, and drawn--> passag
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from datasets import Dataset
@@ -25,6 +25,9 @@ from deliberate.core.texts import documents, validation_texts
 
 ENOUGH_PASSAGES = 20
 """With fewer passages than this they are cut shorter, unless a length was asked for."""
+
+MOST_DOMAINS = 100
+"""More of them are no domains but names of rows."""
 
 MOST_SEED = 2**32 - 1
 
@@ -101,6 +104,9 @@ class Drawn:
     left_out: int = 0
     """Pairs that did not fit."""
 
+    domains: bool = False
+    """Whether the passages say what they are of."""
+
 
 def draw(
     base: Base,
@@ -111,6 +117,7 @@ def draw(
     data: str | None,
     field: str | None = None,
     pairs: PairFormat | None = None,
+    domain: str | None = None,
 ) -> Drawn:
     """Cut the held-out texts into passages, and draw those to be measured.
 
@@ -122,6 +129,37 @@ def draw(
         data: A source as in `deliberate.core.texts`, read whole; none is what was held out.
         field: The key of the text in files of rows.
         pairs: The columns of questions and answers; with neither of these two, as in its recipe.
+        domain: The column of `data` that says what each row is of.
+
+    Raises:
+        TextError: the texts cannot be read, or give less than two passages; or there is a `domain`
+            and no `data`, or it has too many values.
+    """
+    if domain is not None and data is None:
+        raise TextError(
+            f"domain {domain!r} is a column of --data, and none is named: name the file of rows"
+        )
+    drawn = _draw(base, trained, sample, latents, data, field, pairs, domain)
+    found = {passage.domain for passage in drawn.passages}
+    if len(found) > MOST_DOMAINS:
+        raise TextError(
+            f"{domain!r} has {len(found)} values in {drawn.source!r}, and at most {MOST_DOMAINS} "
+            "domains are told apart: name a column that says what kind of text a row is"
+        )
+    return replace(drawn, domains=domain is not None)
+
+
+def _draw(
+    base: Base,
+    trained: Trained,
+    sample: Sample,
+    latents: int,
+    data: str | None,
+    field: str | None,
+    pairs: PairFormat | None,
+    domain: str | None,
+) -> Drawn:
+    """Draw passages or pairs.
 
     Raises:
         TextError: the texts cannot be read, or give less than two passages.
@@ -129,9 +167,9 @@ def draw(
     recipe = trained.recipe.get("data", {})
     form = pairs or (PairFormat.of(recipe) if field is None else None)
     if form is not None:
-        return _draw_pairs(base, trained, sample, form, latents=latents, data=data)
+        return _draw_pairs(base, trained, sample, form, latents=latents, data=data, domain=domain)
     held_out = trained.recipe.get("eval", {}).get("texts", 64)
-    source, texts = _held_out(recipe, data, field, most=held_out)
+    source, texts = _held_out(recipe, data, field, domain, most=held_out)
     wanted = length = _length(base, trained, sample, latents)
 
     def cut(length: int) -> list[Passage]:
@@ -161,6 +199,7 @@ def _draw_pairs(
     *,
     latents: int,
     data: str | None,
+    domain: str | None,
 ) -> Drawn:
     """Draw pairs that fit.
 
@@ -169,7 +208,7 @@ def _draw_pairs(
     """
     recipe = trained.recipe.get("data", {})
     source, read = validation_pairs(
-        recipe.get("train", "stdlib"), data or recipe.get("validation"), form
+        recipe.get("train", "stdlib"), data or recipe.get("validation"), form, domain=domain
     )
     length = _length(base, trained, sample, latents)
     room = Room(
@@ -216,11 +255,16 @@ def _length(base: Base, trained: Trained, sample: Sample, latents: int) -> int:
 
 
 def _held_out(
-    recipe: Mapping[str, Any], data: str | None, field: str | None, *, most: int
+    recipe: Mapping[str, Any],
+    data: str | None,
+    field: str | None,
+    domain: str | None,
+    *,
+    most: int,
 ) -> tuple[str, Dataset]:
     """The source's name and its documents."""
     if data is not None:
-        return data, documents(data, split="validation", field=field or "text")
+        return data, documents(data, split="validation", field=field or "text", domain=domain)
     return validation_texts(
         recipe.get("train", "stdlib"),
         recipe.get("validation"),
