@@ -86,3 +86,18 @@ Domain = Annotated[
         metavar="COLUMN", help="A column of --data: each of its values is shown by itself too."
     ),
 ]
+Problems = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST",
+        help="Ask made problems instead: symbols, words, comparison, sorting, variables, or all.",
+    ),
+]
+Steps = Annotated[
+    str | None,
+    typer.Option(metavar="STEPS", help="Of the problems: 1-6, 3 or 1,2,4.", show_default="1-6"),
+]
+Count = Annotated[
+    int | None,
+    typer.Option(help="Problems of each family and number of steps.", show_default="100"),
+]

@@ -55,7 +55,7 @@ def tables(base: Mapping[str, float], columns: Sequence[Column]) -> "Iterator[Ta
     alone = {token: perplexity(value) for token, value in base.items()}
     for first in range(0, len(columns), SIDE_BY_SIDE):
         some = columns[first : first + SIDE_BY_SIDE]
-        table = _empty("token")
+        table = empty("token")
         table.add_column("base\nalone", justify="right", min_width=max(map(len, alone.values())))
         cells = [
             [f"{perplexity(column.perplexity[t])}\n{_cell(column.changes[t])}" for t in alone]
@@ -83,7 +83,7 @@ def compact(heading: str, rows: Mapping[str, Mapping[str, Change]]) -> "Iterator
     tokens = list(next(iter(rows.values())))
     for first in range(0, len(tokens), SIDE_BY_SIDE):
         some = tokens[first : first + SIDE_BY_SIDE]
-        table = _empty(heading)
+        table = empty(heading)
         cells = {name: [_cell(row[token]) for token in some] for name, row in rows.items()}
         for number, token in enumerate(some):
             width = _width([row[number] for row in cells.values()])
@@ -103,7 +103,12 @@ def is_factor(change: Change) -> bool:
     return max(change.values()) > LARGEST_PERCENT
 
 
-def _empty(first: str) -> "Table":
+def empty(first: str) -> "Table":
+    """A table without rows.
+
+    Args:
+        first: Heading of its first column.
+    """
     from rich import box
     from rich.table import Table
 

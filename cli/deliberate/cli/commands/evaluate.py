@@ -9,6 +9,7 @@ import typer
 
 from deliberate.cli import bench_options, eval_options, options
 from deliberate.cli.bench import Asked, run_bench
+from deliberate.cli.eval_problems import Problems, answered, show_problems
 from deliberate.cli.eval_shown import show, show_together
 from deliberate.cli.eval_subjects import compared, load_subjects
 from deliberate.cli.failures import configuring
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from deliberate.core.base import Base
     from deliberate.core.pairs import PairFormat
     from deliberate.eval import Report
+    from deliberate.eval.accuracy import Accuracy
 
 
 def evaluate(
@@ -44,7 +46,7 @@ def evaluate(
     ahead: Annotated[int, typer.Option(help="Tokens after each anchor.")] = 32,
     length: eval_options.Length = None,
     output: eval_options.Report = None,
-    seed: Annotated[int, typer.Option(help="Of passages, anchors and resampling.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
     device: options.Device = "auto",
     dtype: options.DtypeName = None,
     force: options.Force = False,
@@ -55,6 +57,9 @@ def evaluate(
     run_generated_code: bench_options.RunGeneratedCode = False,
     batch: bench_options.Batch = None,
     resume: bench_options.Resume = False,
+    problems: eval_options.Problems = None,
+    steps: eval_options.Steps = None,
+    count: eval_options.Count = None,
 ) -> None:
     """Measure perplexity at tokens 1, 2, 4, 8, 16 and 32 after anchors in held-out text.
 
@@ -65,10 +70,15 @@ def evaluate(
 
     Several runs are measured on the first one's texts, and shown side by side.
 
-    With --bench it asks benchmarks instead, of the base alone and with latents.
+    With --bench it asks benchmarks instead, of the base alone and with latents; with --problems it
+    asks problems that it makes.
     """  # noqa: DOC501
     from deliberate.eval import Sample, evaluate_together
 
+    runs, made = [run, *(others or [])], Problems(problems, steps, count)
+    with configuring():
+        texts_only = {"--bench": bench, "--data": data, "--question": question, "--domain": domain}
+        made.check_alone({**texts_only, "--delay": delay != "0", "--every-token": every_token})
     asked = Asked(bench, bench_data, bench_limit, run_generated_code, batch, resume)
     if asked.wanted:
         if others:
@@ -87,8 +97,8 @@ def evaluate(
         return
     if output is not None and output.exists() and not force:
         raise FileExistsError(f"{str(output)!r} exists: add --force, or name another file with -o")
-    runs = [run, *(others or [])]
     with configuring():
+        chosen = made.chosen(seed) if made.wanted else None
         sample = Sample(
             texts=texts,
             anchors=_anchors(anchors, every_token=every_token),
@@ -101,6 +111,15 @@ def evaluate(
         others_than = compared(runs, against, soft)
     model = _load_base(run, base, device, dtype)
     subjects = load_subjects(runs, others_than, model)
+    if chosen is not None:
+        found = answered(model, subjects, chosen)
+        _keep(found, runs, output, name="problems.json")
+        if as_json:
+            emit(_result(found, runs))
+            return
+        for accuracy, each in zip(found, runs, strict=True):
+            show_problems(accuracy, each)
+        return
     with patient_bars(), progress("measuring passages", None) as advance:
         reports = evaluate_together(
             model,
@@ -113,7 +132,7 @@ def evaluate(
             on_passages=_counting(advance),
         )
     _tell(reports[0])
-    _keep(reports, runs, output)
+    _keep(reports, runs, output, name="eval.json")
     if as_json:
         emit(_result(reports, runs))
     elif others:
@@ -216,7 +235,7 @@ def _tell(report: "Report") -> None:
         )
 
 
-def _result(reports: "Sequence[Report]", runs: Sequence[str]) -> dict[str, Any]:
+def _result(reports: "Sequence[Report | Accuracy]", runs: Sequence[str]) -> dict[str, Any]:
     """What `--json` prints: one run's report, or a list of several runs' own."""
     if len(runs) == 1:
         return reports[0].to_dict()
@@ -227,14 +246,16 @@ def _result(reports: "Sequence[Report]", runs: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _keep(reports: "Sequence[Report]", runs: Sequence[str], output: Path | None) -> None:
+def _keep(
+    reports: "Sequence[Report | Accuracy]", runs: Sequence[str], output: Path | None, *, name: str
+) -> None:
     """Write the report: with its run if there is one, several only where they were asked for."""
     from deliberate.core.atomic import write_bytes
     from deliberate.core.checkpoint import EMBEDDED_FOLDERS
 
     run, *more = runs
     if output is None and not more and run not in EMBEDDED_FOLDERS and Path(run).is_dir():
-        output = Path(run) / "eval.json"
+        output = Path(run) / name
     if output is not None:
         write_bytes(output, (json.dumps(_result(reports, runs), indent=2) + "\n").encode())
         note(f"wrote {output}")

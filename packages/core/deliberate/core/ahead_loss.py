@@ -61,11 +61,46 @@ def ahead_losses(
         delay: Tokens that the base decodes before the latents arrive.
         execution: How the groups go through the base.
     """
+    hidden = ahead_hidden(
+        base,
+        reading,
+        anchors,
+        latents,
+        ahead=ahead,
+        positions=positions,
+        delay=delay,
+        execution=execution,
+    )
+    return token_losses(base, hidden, ahead_tokens(reading.token_ids, anchors + delay, ahead=ahead))
+
+
+def ahead_hidden(
+    base: Base,
+    reading: Reading,
+    anchors: Int[Tensor, "batch anchors"],
+    latents: Float[Tensor, "batch anchors latents hidden"],
+    *,
+    ahead: int,
+    positions: Positions,
+    delay: int = 0,
+    execution: Execution | None = None,
+) -> Float[Tensor, "batch anchors ahead hidden"]:
+    """The last hidden states that predict these tokens, each from the true ones before it.
+
+    Args:
+        base: As in `ahead_losses`, as are the others.
+        reading: The texts.
+        anchors: Index of the last token that each group's latents know.
+        latents: What is read after each anchor.
+        ahead: How many tokens are predicted.
+        positions: Where the latents stand.
+        delay: Tokens that the base decodes before the latents arrive.
+        execution: How the groups go through the base.
+    """
     count = latents.shape[2]
     known = min(delay, 1)  # tokens read after the latents that nothing has to predict
     at, following = anchors + delay - known, ahead + known
-    targets = ahead_tokens(reading.token_ids, at, ahead=following)
-    fed = base.embed(targets[..., : following - 1])
+    fed = base.embed(ahead_tokens(reading.token_ids, at, ahead=following - 1))
     position_ids = torch.cat(
         [
             latent_positions(at, latents=count, positions=positions),
@@ -82,7 +117,7 @@ def ahead_losses(
         values=reading.values,
         execution=execution or Execution(),
     )
-    return token_losses(base, hidden[:, :, count - 1 + known :], targets[..., known:])
+    return hidden[:, :, count - 1 + known :]
 
 
 def plain_losses(

@@ -160,6 +160,14 @@ def _grown(
     return [grown(*one) for one in zip(caches, rows, before, strict=True)]
 
 
+def end_tokens(base: Base) -> set[int | None]:
+    """The tokens that end decoding."""
+    end = base.model.generation_config.eos_token_id
+    if end is None:
+        end = base.tokenizer.eos_token_id
+    return set(end) if isinstance(end, list) else {end}
+
+
 class _Row:
     """One cache's decoded text: collects tokens, finds the stop, tells what is certain."""
 
@@ -178,10 +186,10 @@ class _Row:
         # The longest tail that may turn out to begin a stop text.
         self._held = max((len(text) - 1 for text in sampling.stop), default=0)
 
-    def add(self, token: int, end_tokens: set[int]) -> None:
+    def add(self, token: int, end: set[int | None]) -> None:
         """Take the next token."""
         self.result.token_ids.append(token)
-        if token in end_tokens:
+        if token in end:
             self.done, self.result.finish = True, "stop"
             return
         if self._stop or self._on_text:
@@ -218,10 +226,7 @@ class _Decoding:
 
     def __init__(self, base: Base, rows: list[_Row], sampling: Sampling) -> None:
         self._base, self._rows = base, rows
-        end = base.model.generation_config.eos_token_id
-        if end is None:
-            end = base.tokenizer.eos_token_id
-        self._end = set(end) if isinstance(end, list) else {end}
+        self._end = end_tokens(base)
         self._greedy = sampling.temperature == 0
         self._warpers = []
         if not self._greedy:

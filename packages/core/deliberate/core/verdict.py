@@ -24,9 +24,14 @@ CONDITIONS = {
 """What the base read after an anchor: a report's key, and the words of a table's column."""
 
 
-def columns(report: dict[str, Any]) -> dict[str, str]:
-    """The conditions that a report holds, in the order of tables, and each one's words."""
-    other = "passage" if report.get("shuffled_from") == "passage" else "text"
+def columns(report: dict[str, Any], *, other: str = "text") -> dict[str, str]:
+    """The conditions that a report holds, in the order of tables, and each one's words.
+
+    Args:
+        report: With `change_percent` by condition.
+        other: What the latents of `shuffled` are another one's of.
+    """
+    other = "passage" if report.get("shuffled_from") == "passage" else other
     baseline = KINDS[report.get("soft_setting", {}).get("kind", "soft")].baseline
     words = {**CONDITIONS, "latents": _measured(report)}
     present = report["change_percent"]

@@ -1,4 +1,4 @@
-"""Intervals for a change of perplexity, by resampling texts."""
+"""Intervals by resampling: of a change of perplexity over texts, of a mean over problems."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ FEWEST_DOCUMENTS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """A change in percent and its 95 % interval."""
+    """A change in percent, or a mean, and its 95 % interval."""
 
     value: float
     low: float
@@ -40,8 +40,7 @@ def changes(losses: Losses, name: str, *, against: str = "base", seed: int = 0) 
         _, unit = np.unique(losses.documents.numpy(), return_inverse=True)
         difference = _summed(difference, unit)
         counts = _summed(counts, unit)
-    count = len(counts)
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    draws = _draws(len(counts), seed)
     with np.errstate(invalid="ignore"):  # a draw of answers that are all shorter says nothing
         drawn = 100 * np.expm1(draws @ difference / (draws @ counts))
     low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0)
@@ -50,6 +49,23 @@ def changes(losses: Losses, name: str, *, against: str = "base", seed: int = 0) 
         Change(value=float(v), low=float(a), high=float(b))
         for v, a, b in zip(value, low, high, strict=True)
     ]
+
+
+def mean(values: np.ndarray, *, seed: int = 0) -> Change:
+    """The mean of one number a problem, resampled over problems.
+
+    Args:
+        values: One each.
+        seed: Of the resampling.
+    """
+    drawn = _draws(len(values), seed) @ values / len(values)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Change(value=float(values.mean()), low=float(low), high=float(high))
+
+
+def _draws(count: int, seed: int) -> np.ndarray:
+    """How often each of so many is drawn, a row each resample."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
 
 
 def _summed(rows: np.ndarray, unit: np.ndarray) -> np.ndarray:

@@ -5,31 +5,16 @@
 Source: arXiv:2412.17747, section 3.1 and table 1; the controls and intervals are ours.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from deliberate.core.base import Base
 from deliberate.core.checkpoint import Trained
-from deliberate.core.coprocessor import Coprocessor
-from deliberate.core.errors import CheckpointError
-from deliberate.core.kinds import KINDS
-from deliberate.core.measure import Condition, Losses, measure_late
+from deliberate.core.measure import Losses, measure_late
 from deliberate.core.pairs import PairFormat
-from deliberate.eval.controls import CONTROLS, DEFAULT, OF_SEVERAL
 from deliberate.eval.report import Report
 from deliberate.eval.sample import Sample, draw
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A coprocessor, and what it is compared with besides the base."""
-
-    trained: Trained
-    controls: Sequence[str] | None = None
-    """Names of `CONTROLS`; none are another text's latents, with and without the last."""
-
-    baselines: Mapping[str, Trained] = field(default_factory=dict)
-    """A soft embedding as `soft`, a pause token as `pause`, with as many latents."""
+from deliberate.eval.subject import Subject, conditions_of
 
 
 def evaluate(
@@ -116,7 +101,7 @@ def evaluate_together(
     conditions = {
         (number, name): condition
         for number, subject in enumerate(subjects)
-        for name, condition in _conditions(subject, sample.seed).items()
+        for name, condition in conditions_of(subject, sample.seed).items()
     }
     first, latents = subjects[0].trained, [s.trained.coprocessor.config.latents for s in subjects]
     drawn = draw(
@@ -158,49 +143,3 @@ def evaluate_together(
         )
         for number, subject in enumerate(subjects)
     ]
-
-
-def _conditions(subject: Subject, seed: int) -> dict[str, Condition]:
-    """What the base reads after each anchor, by the name that the report gives it."""
-    writer = subject.trained.coprocessor
-    controls = {
-        name: Condition(writer=writer, change=CONTROLS[name](seed)) for name in _controls(subject)
-    }
-    baselines = {}
-    for name, trained in subject.baselines.items():
-        _check_baseline(name, trained, writer)
-        baselines[name] = Condition(writer=trained.coprocessor)
-    return {"latents": Condition(writer=writer), **controls, **baselines}
-
-
-def _controls(subject: Subject) -> Sequence[str]:
-    """The controls that were named, or those by default that there can be.
-
-    Raises:
-        CheckpointError: a named one needs latents that there are not.
-    """
-    config = subject.trained.coprocessor.config
-    count = config.latents if subject.trained.coprocessor.writes_latents else 0
-    named = DEFAULT if subject.controls is None else subject.controls
-    able = [name for name in named if count > (name in OF_SEVERAL)]
-    if subject.controls is None or len(able) == len(named):
-        return able
-    (odd, *_) = [name for name in named if name not in able]
-    least = "two latents" if odd in OF_SEVERAL else "latents"
-    raise CheckpointError(
-        f"control {odd!r} needs {least}, and {subject.trained.id!r} of kind {config.kind!r} writes "
-        f"{count}: leave it out of --against"
-    )
-
-
-def _check_baseline(name: str, baseline: Trained, writer: Coprocessor) -> None:
-    config = baseline.coprocessor.config
-    latents = writer.config.latents if writer.writes_latents else config.latents
-    kinds = [kind for kind, made in KINDS.items() if made.baseline]
-    kinds = kinds if name == "soft" else [name]
-    if config.kind not in kinds or config.latents != latents:
-        raise CheckpointError(
-            f"{baseline.id!r} is of kind {config.kind!r} with {config.latents} latents, and the "
-            f"baseline must be of kind {' or '.join(kinds)} with {latents}: train one with --set "
-            f"coprocessor.kind={kinds[0]} --set coprocessor.latents={latents}"
-        )

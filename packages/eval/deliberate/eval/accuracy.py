@@ -1,0 +1,136 @@
+"""How many problems are solved, by family and steps: shares, differences, intervals, a test.
+
+right or wrong, a problem each --bootstrap, McNemar--> Accuracy
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from deliberate.core.base import Base
+from deliberate.core.checkpoint import Trained
+from deliberate.core.errors import CheckpointError
+from deliberate.core.problems import Problem
+from deliberate.eval.bench.mcnemar import mcnemar
+from deliberate.eval.bootstrap import mean
+from deliberate.eval.problem_set import ProblemSet
+from deliberate.eval.solve import solve
+from deliberate.eval.subject import Subject, conditions_of
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Accuracy:
+    """What was solved; `to_dict` is its JSON."""
+
+    base: Base
+    trained: Trained
+    baselines: Mapping[str, Trained]
+    asked: ProblemSet
+    problems: Sequence[Problem] = field(repr=False)
+    right: Mapping[str, Sequence[bool]] = field(repr=False)
+    """Whether each problem was solved, by condition; `base` is there always."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        writers = {"latents": self.trained, **self.baselines}
+        keys = [(problem.family, problem.steps) for problem in self.problems]
+        families: dict[str, dict[str, Any]] = {}
+        for family, steps in dict.fromkeys(keys):
+            found = families.setdefault(family, {"all": self._cell([k[0] == family for k in keys])})
+            found[str(steps)] = self._cell([key == (family, steps) for key in keys])
+        return {
+            "total": self._cell([True] * len(keys)),
+            "families": families,
+            "problems": len(keys),
+            "split": "validation",
+            "count": self.asked.count,
+            "seed": self.asked.seed,
+            "setting": self.trained.coprocessor.describe(),
+            **{
+                f"{name}_setting": each.coprocessor.describe()
+                for name, each in self.baselines.items()
+            },
+            "fingerprints": {
+                "base": self.base.fingerprint,
+                **{name: writer.fingerprint for name, writer in writers.items()},
+            },
+        }
+
+    def _cell(self, those: Sequence[bool]) -> dict[str, Any]:
+        """What is to be said of some of the problems."""
+        right = {
+            name: [one for one, wanted in zip(each, those, strict=True) if wanted]
+            for name, each in self.right.items()
+        }
+        seed = self.asked.seed
+        others = [name for name in right if name not in {"base", "latents"}]
+        return {
+            "problems": sum(those),
+            "percent": {
+                name: asdict(mean(100 * np.array(each, dtype=float), seed=seed))
+                for name, each in right.items()
+            },
+            "against_base": {
+                name: _difference(right["base"], each, seed)
+                for name, each in right.items()
+                if name != "base"
+            },
+            "latents_against": {
+                name: _difference(right[name], right["latents"], seed) for name in others
+            },
+        }
+
+
+def ask_problems(
+    base: Base,
+    subject: Subject,
+    asked: ProblemSet,
+    *,
+    batch: int = 8,
+    on_problems: Callable[[int, int], None] = lambda done, total: None,
+) -> Accuracy:
+    """Have problems answered by the base alone, with latents, and with what these are compared to.
+
+    Args:
+        base: The frozen model.
+        subject: The coprocessor, and what it is compared with.
+        asked: Which problems.
+        batch: Problems in each forward.
+        on_problems: Told of the problems done and to do.
+
+    Raises:
+        CheckpointError: the coprocessor's kind writes no latents, or as in `conditions_of`.
+        TextError: a problem does not fit the base's positions.
+    """
+    writer = subject.trained.coprocessor
+    if not writer.writes_latents:
+        raise CheckpointError(
+            f"{subject.trained.id!r} of kind {writer.config.kind!r} writes no latents, and "
+            "problems are asked with them: measure it without --problems"
+        )
+    problems = asked.problems()
+    conditions = conditions_of(subject, asked.seed)
+    right = solve(base, conditions, problems, batch=batch, on_problems=on_problems)
+    return Accuracy(
+        base=base,
+        trained=subject.trained,
+        baselines=subject.baselines,
+        asked=asked,
+        problems=problems,
+        right=right,
+    )
+
+
+def _difference(first: Sequence[bool], second: Sequence[bool], seed: int) -> dict[str, Any]:
+    """From the first to the second, in points, and McNemar's test on the two."""
+    points = 100 * (np.array(second, dtype=float) - np.array(first, dtype=float))
+    test = mcnemar(list(first), list(second))
+    return {
+        **asdict(mean(points, seed=seed)),
+        "gained": test.gained,
+        "lost": test.lost,
+        "p": test.p,
+        "exact": test.exact,
+    }

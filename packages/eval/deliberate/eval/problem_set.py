@@ -1,0 +1,63 @@
+"""Which made problems are asked.
+
+families, steps, count --core.problems--> the same problems each time, none of them twice
+"""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
+
+from deliberate.core.problems import FAMILIES, MOST_STEPS, Problem, problems
+from deliberate.eval.sample import MOST_SEED
+
+PATIENCE = 20
+"""Draws for each problem wanted, after which there are no more new ones of its steps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemSet:
+    """Problems by family and number of steps, of the split that is held out."""
+
+    families: tuple[str, ...] = tuple(FAMILIES)
+    steps: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
+    """Operations, comparisons, picks or assignments on the way to an answer."""
+
+    count: int = 100
+    """Problems of each family and number of steps, or as many different ones as there are."""
+
+    seed: int = 0
+    """Of the problems, random latents and the resampling."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: a family is not known, or one of the numbers is out of range.
+        """
+        for family in self.families:
+            if family not in FAMILIES:
+                nearest = get_close_matches(family, FAMILIES, n=1, cutoff=0.0)[0]
+                raise ValueError(
+                    f"no family {family!r} of problems, the nearest is {nearest!r}: known are "
+                    f"{', '.join(FAMILIES)}, or all of them as 'all'"
+                )
+        for steps in self.steps:
+            if not 1 <= steps <= MOST_STEPS:
+                raise ValueError(f"steps must be from 1 to {MOST_STEPS}, got {steps}")
+        if self.count < 2:
+            raise ValueError(
+                f"count must be at least 2, for another question's latents, got {self.count}"
+            )
+        if not 0 <= self.seed <= MOST_SEED:
+            raise ValueError(f"seed must be from 0 to {MOST_SEED}, got {self.seed}")
+
+    def problems(self) -> list[Problem]:
+        """The problems, family by family."""
+        found = []
+        for family in dict.fromkeys(self.families):
+            for steps in sorted({*self.steps}):
+                made = problems(family, steps=steps, split="validation", seed=self.seed)
+                drawn = islice(made, PATIENCE * self.count)
+                different = {problem.question: problem for problem in drawn}
+                found += islice(different.values(), self.count)
+        return found

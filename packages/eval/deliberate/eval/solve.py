@@ -1,0 +1,138 @@
+"""Do the latents help to answer? Greedy answers to made problems, without decoding them.
+
+    [question] latents [ answer, line end] --base--> its choice at each token --> right or wrong
+
+Greedy decoding gives an answer exactly where each of its tokens is the base's choice given those
+before it, and the choice behind the last one ends the line: one forward tells.
+
+Source: arXiv:2412.17747, sections 3.2 and 3.3, where benchmarks are asked with latents once, at
+the end of the question; these problems are ours.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+from deliberate.core.base import Base
+from deliberate.core.choices import ahead_choices, plain_choices
+from deliberate.core.errors import TextError
+from deliberate.core.generate import end_tokens
+from deliberate.core.groups import ahead_tokens
+from deliberate.core.measure import Condition, written
+from deliberate.core.pairs import PairFormat, tokenize_pairs
+from deliberate.core.passages import Passage, Rows, batches, laid_out
+from deliberate.core.problems import Problem
+
+FORM = PairFormat(question="question", answer="answer", separator=" ")
+"""The latents are written where the question ends; the answer begins with a space."""
+
+
+@torch.no_grad()
+def solve(
+    base: Base,
+    conditions: Mapping[str, Condition],
+    asked: Sequence[Problem],
+    *,
+    batch: int = 8,
+    on_problems: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, list[bool]]:
+    """Whether the greedy answer up to the line's end is right, for the base and each condition.
+
+    Args:
+        base: Reads questions and latents.
+        conditions: By name; all of them write latents.
+        asked: The problems.
+        batch: Problems in each forward.
+        on_problems: Told of the problems done and to do.
+
+    Returns:
+        By name, `base` among them, in the order of the problems.
+
+    Raises:
+        TextError: a problem does not fit the base's positions.
+    """
+    most = max((c.writer.config.latents for c in conditions.values()), default=0)
+    rows = _rows(base, asked)
+    _check_room(base, rows, most)
+    ends = _Ends(base)
+    right = {name: [False] * len(asked) for name in ("base", *conditions)}
+    done = 0
+    on_problems(done, len(rows))
+    for numbers in batches(rows, size=batch):
+        span = max(_answer(rows[number]) for number in numbers)
+        laid = laid_out(base, rows, numbers, anchors=1, latents=most, behind=span, seed=0)
+        for name, choices in _choices(base, conditions, laid, span):
+            true = ahead_tokens(laid.token_ids, laid.anchors, ahead=span)
+            for number, chosen, wanted in zip(
+                numbers, choices[:, 0].tolist(), true[:, 0].tolist(), strict=True
+            ):
+                last = _answer(rows[number]) - 1
+                right[name][number] = chosen[:last] == wanted[:last] and ends(chosen[last])
+        done += len(numbers)
+        on_problems(done, len(rows))
+    return right
+
+
+def _rows(base: Base, asked: Sequence[Problem]) -> list[Passage]:
+    """Each problem's tokens, and after its answer one more, where the line is to end."""
+    texts = {
+        "question": [problem.question for problem in asked],
+        "answer": [problem.answer for problem in asked],
+    }
+    ended = base.tokenizer.eos_token_id is not None
+    return [
+        Passage(
+            document=number,
+            token_ids=row["token_ids"] if ended else [*row["token_ids"], 0],
+            anchor=row["anchor"],
+        )
+        for number, row in enumerate(tokenize_pairs(Dataset.from_dict(texts), base.tokenizer, FORM))
+    ]
+
+
+def _answer(row: Passage) -> int:
+    """Tokens of the answer, and the one that ends it."""
+    return len(row.token_ids) - 1 - (row.anchor or 0)
+
+
+def _check_room(base: Base, rows: Sequence[Passage], latents: int) -> None:
+    # Each batch makes room for its longest answer after its longest question.
+    longest = max(row.anchor or 0 for row in rows) + 1
+    needed = longest + latents + max(map(_answer, rows))
+    if base.positions is not None and needed > base.positions:
+        raise TextError(
+            f"{base.id!r} has {base.positions} positions, and a question of {longest} tokens with "
+            f"{latents} latents and its answer takes {needed}: ask fewer --steps"
+        )
+
+
+def _choices(
+    base: Base, conditions: Mapping[str, Condition], laid: Rows, span: int
+) -> list[tuple[str, Tensor]]:
+    """The base's choices (batch, 1, span), alone and under each condition."""
+    reading = base.read(laid.token_ids)
+    found = [("base", plain_choices(base, reading, laid.anchors, ahead=span))]
+    for name, latents in written(conditions, reading, laid.anchors, laid.partners):
+        positions = conditions[name].writer.config.positions
+        choices = ahead_choices(
+            base, reading, laid.anchors, latents, ahead=span, positions=positions
+        )
+        found.append((name, choices))
+    return found
+
+
+class _Ends:
+    """Whether a token ends a line: it ends the text, or its own text begins with a line end."""
+
+    def __init__(self, base: Base) -> None:
+        self._tokenizer, self._end = base.tokenizer, end_tokens(base)
+        self._known: dict[int, bool] = {}
+
+    def __call__(self, token: int) -> bool:
+        if token not in self._known:
+            text = cast(str, self._tokenizer.decode([token]))
+            self._known[token] = token in self._end or text.startswith("\n")
+        return self._known[token]
