@@ -142,3 +142,12 @@ def test_domains_are_shown_by_themselves(run, coprocessor_folder):
     assert max(map(len, outcome.out.splitlines())) <= 80
     report = json.loads(run("eval", coprocessor_folder, *few, "--json").out)
     assert list(report["domains"]) == ["[b]ooks", "web"]
+
+
+def test_a_run_that_learned_with_a_delay_is_measured_with_it(run, held_out, llama_folder, make):
+    base = load_base(str(llama_folder))
+    recipe = {"objective": {"delay": 2}}
+    save_coprocessor(make(base, "warm"), Path("late"), base=base, recipe=recipe)
+    few = ("--data", held_out, "--field", "body", "--ahead", "4", "--length", "30", "--json")
+    assert json.loads(run("eval", "late", *few).out)["delay"] == 2
+    assert json.loads(run("eval", "late", *few, "--delay", "0").out)["delay"] == 0

@@ -57,7 +57,9 @@ def test_right_by_one_forward_is_what_greedy_decoding_gives(base, start, make, m
                     expected[name].append(each[number] is not None and each[number][:-1] == ids)
     conditions = {name: Condition(writer=writer) for name, writer in writers.items()}
     assert solve(base, conditions, asked) == expected
-    assert all(0 < sum(each) < len(asked) for each in expected.values())
+    right = [sum(each) for each in expected.values()]
+    assert sum(right) > 0  # a writer of random weights may never write letters alone
+    assert max(right) < len(asked)
 
 
 def test_an_answer_that_ends_with_its_line_or_its_text_is_right(llama, monkeypatch):

@@ -75,9 +75,11 @@ EveryToken = Annotated[
     bool, typer.Option("--every-token", help="An anchor after every token that has room.")
 ]
 Delay = Annotated[
-    str,
+    str | None,
     typer.Option(
-        metavar="LIST", help="Tokens decoded before the latents arrive; several as 0,1,2,8."
+        metavar="LIST",
+        help="Tokens decoded before the latents arrive; several as 0,1,2,8.",
+        show_default="what the run learned with",
     ),
 ]
 Domain = Annotated[

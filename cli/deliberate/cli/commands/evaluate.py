@@ -38,7 +38,7 @@ def evaluate(
     domain: eval_options.Domain = None,
     against: eval_options.Against = None,
     soft: eval_options.Soft = None,
-    delay: eval_options.Delay = "0",
+    delay: eval_options.Delay = None,
     base: options.ImpliedBaseName = None,
     texts: Annotated[int, typer.Option(help="Most passages.")] = 256,
     anchors: eval_options.Anchors = None,
@@ -78,7 +78,7 @@ def evaluate(
     runs, made = [run, *(others or [])], Problems(problems, steps, count)
     with configuring():
         texts_only = {"--bench": bench, "--data": data, "--question": question, "--domain": domain}
-        made.check_alone({**texts_only, "--delay": delay != "0", "--every-token": every_token})
+        made.check_alone({**texts_only, "--delay": delay is not None, "--every-token": every_token})
     asked = Asked(bench, bench_data, bench_limit, run_generated_code, batch, resume)
     if asked.wanted:
         if others:
@@ -104,7 +104,7 @@ def evaluate(
             anchors=_anchors(anchors, every_token=every_token),
             ahead=ahead,
             length=length,
-            delays=_delays(delay),
+            delays=_own_delay(run) if delay is None else _delays(delay),
             seed=seed,
         )
         pairs = _pairs(field, question, answer, template, separator)
@@ -150,6 +150,14 @@ def _anchors(anchors: int | None, *, every_token: bool) -> int | None:
     if anchors is not None and every_token:
         raise ValueError(f"--every-token and --anchors {anchors} exclude each other: leave out one")
     return None if every_token else 32 if anchors is None else anchors
+
+
+def _own_delay(run: str) -> tuple[int, ...]:
+    """The delay that a run learned with, by which its own validations go."""
+    from deliberate.core.checkpoint import find_coprocessor, read_config
+
+    recipe = read_config(find_coprocessor(run)).get("recipe") or {}
+    return (recipe.get("objective", {}).get("delay", 0),)
 
 
 def _delays(named: str) -> tuple[int, ...]:
