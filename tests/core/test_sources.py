@@ -96,6 +96,14 @@ def test_the_texts_of_several_sources_are_held_out_of_each(tmp_path):
     assert len(held) == 80
 
 
+@pytest.mark.parametrize("name", ["split", "config", "revision"])
+def test_what_only_the_hub_has_is_refused_for_what_is_here(tmp_path, name):
+    (tmp_path / "rows.jsonl").write_text(lines("one", "two"))
+    for path in (str(tmp_path / "rows.jsonl"), "stdlib"):
+        with pytest.raises(TextError, match=f"is here and has no {name} 'x'"):
+            documents(Source(path=path, **{name: "x"}))
+
+
 def test_a_source_s_fingerprint_heeds_its_files_and_not_its_weight(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(lines("one"))

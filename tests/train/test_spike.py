@@ -82,19 +82,19 @@ def test_a_spike_stops_the_run_before_its_step_and_so_it_does_a_resumed_one(reci
     changes = ["train.steps=16", "train.checkpoint_every=6", "train.validate_every=100"]
     folder = tmp_path / "run"
     taken = jump(15)
-    told = r"loss of step 15 is .*median of the latest 14, and the last .*step-000012'.*null"
+    told = r"loss of step 15 is .*median of the latest 14, and the last .*step-000014'.*null"
     with pytest.raises(DeliberateError, match=told) as first:
         train(recipe(*changes), folder)
     assert len(taken) == 14
     assert [line["step"] for line in lines(folder)] == list(range(1, 15))
 
-    taken = jump(15, before=12)
+    taken = jump(15, before=14)
     with pytest.raises(DeliberateError) as again:  # its window is that of the metrics
         train(recipe(*changes), folder, resume=True)
     assert str(again.value) == str(first.value)
-    assert len(taken) == 2
+    assert not taken
 
-    jump(15, before=12)
+    jump(15, before=14)
     train(recipe(*changes, "train.spike=null"), folder, resume=True)
     assert len(lines(folder)) == 16
     assert "spike: null" in (folder / "recipe.yaml").read_text()

@@ -108,7 +108,7 @@ def train(
         show_plan(chosen, gpus=gpus, rate=rate, memory=memory, device=where, as_json=as_json)
         return
     folder = output_dir or _default_folder(chosen)
-    trackers = [name.value for name in tracker or []]
+    trackers = list(dict.fromkeys(name.value for name in tracker or []))
     try:
         with patient_bars(), _shown(chosen, folder) as on_progress:
             run(
@@ -145,6 +145,7 @@ def _tell(folder: Path, trackers: list[str], *, as_json: bool) -> None:
         note(
             f"in {best}: the best one, of step {kept['step']}: {kept['loss_change']:+.4f} nats "
             "against the base, on average over the tokens that are trained on"
+            f"{' (the base is better without it)' if kept['loss_change'] > 0 else ''}"
         )
     for name in trackers:
         note(f"{name}: {how_to_show(name, folder)}")
@@ -174,12 +175,14 @@ def _default_folder(recipe: "Recipe") -> Path:
 
 
 def _announcement(recipe: "Recipe", folder: Path) -> str:
+    from deliberate.core.kinds import KINDS
     from deliberate.core.sources import label
 
+    writes = KINDS[recipe.coprocessor.kind].writes_latents
+    latents = f" of {recipe.coprocessor.latents} latents" if writes else ""
     return (
-        f"training a {recipe.coprocessor.kind!r} coprocessor of "
-        f"{recipe.coprocessor.latents} latents for base {recipe.base.id!r} on "
-        f"{label(recipe.data.train)!r}: {recipe.train.steps} steps, into {folder}"
+        f"training a {recipe.coprocessor.kind!r} coprocessor{latents} for base {recipe.base.id!r} "
+        f"on {label(recipe.data.train)!r}: {recipe.train.steps} steps, into {folder}"
     )
 
 

@@ -99,10 +99,12 @@ def opened(source: Source, *, split: str, streaming: bool = False) -> Dataset | 
     Raises:
         TextError: the source is missing or cannot be read, or lacks the field.
     """
+    path = Path(source.path)
+    if source.path in EMBEDDED or path.exists():
+        _check_local(source)
     if source.path in EMBEDDED:
         texts = EMBEDDED[source.path](split)
         return Dataset.from_dict({"name": list(texts), source.field or "text": [*texts.values()]})
-    path = Path(source.path)
     if path.exists():
         kind, files = _files(path)
         rows = _read(kind, files, streaming)
@@ -119,6 +121,21 @@ def opened(source: Source, *, split: str, streaming: bool = False) -> Dataset | 
     if rows.column_names is not None:  # of a stream they may be known only once it is read
         check_field(source, rows.column_names)
     return rows
+
+
+def _check_local(source: Source) -> None:
+    """See that a source that is here asks for nothing that only the Hub has.
+
+    Raises:
+        TextError: it does; names what.
+    """
+    for name in ("split", "config", "revision"):
+        value = getattr(source, name)
+        if value is not None:
+            raise TextError(
+                f"{source.path!r} is here and has no {name} {value!r}, which only a dataset on the "
+                f"Hub has: leave {name} out"
+            )
 
 
 def check_field(source: Source, columns: Iterable[str]) -> None:

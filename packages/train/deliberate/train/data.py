@@ -46,7 +46,8 @@ def check_room(recipe: Recipe, base: Base) -> None:
         except ValueError as error:
             raise DeliberateError(
                 f"{error}: set coprocessor.latents ({latents}) or {name} ({ahead})"
-                f"{f' or objective.delay ({delay})' if delay else ''} lower"
+                f"{f' or objective.delay ({delay})' if delay else ''} lower, or data.length "
+                f"({length}) higher"
             ) from error
 
 

@@ -241,5 +241,6 @@ def _checked(section: str, kind: Any, values: dict[str, Any]) -> dict[str, Any]:
                 for t in allowed
                 if t is not type(None)
             )
-            raise ValueError(f"{section}.{name} must be {wanted}, got {value!r}")
+            quoted = "; quote text that YAML takes for more" if isinstance(value, dict) else ""
+            raise ValueError(f"{section}.{name} must be {wanted}, got {value!r}{quoted}")
     return checked

@@ -208,6 +208,8 @@ class Run:
             group *= self.coprocessor.writes_latents
             through = batch.token_ids.numel() + batch.anchors.numel() * group
             tokens += self.processes.count * through
+        if self.processes.by_first(lambda: self.spikes.is_high(total)):
+            self._checkpoint()  # what came before was good
         self.processes.by_first(lambda: self.spikes.check(step + 1, total, self._last_checkpoint))
         norm = clip(self.coprocessor.parameters(), recipe.train.clip).item()
         self._check_finite("norm of the gradient", step + 1, norm)

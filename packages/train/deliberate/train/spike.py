@@ -35,6 +35,12 @@ class Spikes:
         """Count these losses, oldest first, among the latest ones."""
         self._latest.extend(losses)
 
+    def is_high(self, loss: float) -> bool:
+        """Whether a loss is a spike."""
+        if self._height is None or len(self._latest) < LEAST:
+            return False
+        return loss > median(self._latest) + self._height
+
     def check(self, step: int, loss: float, last_checkpoint: Callable[[], str]) -> None:
         """See that a step's loss is no spike, and count it among the latest ones.
 
@@ -46,14 +52,12 @@ class Spikes:
         Raises:
             DeliberateError: it is one; names the step, both losses and the last checkpoint.
         """
-        if self._height is not None and len(self._latest) >= LEAST:
-            usual = median(self._latest)
-            if loss > usual + self._height:
-                raise DeliberateError(
-                    f"the loss of step {step} is {loss:.4f}, more than train.spike "
-                    f"({self._height:g}) above {usual:.4f}, the median of the latest "
-                    f"{len(self._latest)}, and {last_checkpoint()}: train anew with a lower "
-                    "train.learning_rate, in another --output-dir, or resume with a larger "
-                    "train.spike, or null for no such rule"
-                )
+        if self.is_high(loss):
+            raise DeliberateError(
+                f"the loss of step {step} is {loss:.4f}, more than train.spike "
+                f"({self._height:g}) above {median(self._latest):.4f}, the median of the latest "
+                f"{len(self._latest)}, and {last_checkpoint()}: train anew with a lower "
+                "train.learning_rate, in another --output-dir, or resume with a larger "
+                "train.spike, or null for no such rule"
+            )
         self.add([loss])

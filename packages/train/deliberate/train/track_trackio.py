@@ -86,10 +86,10 @@ class Trackio:
                 log_ids=[f"{self._id}-{step}" for step in waiting],
                 run_id=self._id,
             )
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             path = SQLiteStorage.get_project_db_path(self._project)
             raise OSError(
-                f"trackio cannot write {str(path)!r}: {error}; repair that, or resume without "
-                "--tracker trackio"
+                f"trackio cannot write {str(path)!r}: {error}; repair that, set TRACKIO_DIR to a "
+                "folder that can be written, or resume without --tracker trackio"
             ) from error
         self._written = time.monotonic()
