@@ -135,6 +135,8 @@ def test_several_sources_are_a_list_and_each_has_a_path(tmp_path):
     change = "data.train=[{path: a.jsonl, weight: 3, field: body}, {path: owner/b, split: dev}]"
     recipe = load_recipe(None, changes=[change])
     first, second = recipe.data.train
+    plain = load_recipe(None, changes=["data.train=[a.jsonl, {path: b.jsonl}]"])
+    assert [each.path for each in plain.data.train] == ["a.jsonl", "b.jsonl"]
     assert (first.path, first.weight, first.field) == ("a.jsonl", 3.0, "body")
     assert (second.path, second.weight, second.split) == ("owner/b", 1.0, "dev")
     (tmp_path / "recipe.yaml").write_text(dump(recipe))
@@ -145,7 +147,7 @@ def test_several_sources_are_a_list_and_each_has_a_path(tmp_path):
     ("value", "told"),
     [
         ("[]", r"data\.train must name at least one source"),
-        ("[a.jsonl]", r"data\.train must be a list of \{path: \.\.\.\}, got 'a\.jsonl' in it"),
+        ("[3]", r"data\.train must be a list of \{path: \.\.\.\}, got 3 in it"),
         ("[{weight: 2}]", r"data\.train must have path, got \{'weight': 2\}"),
         ("[{path: a, wait: 2}]", r"unknown key data\.train\.wait: known are path, weight"),
         ("[{path: a, weight: 0}]", r"weight of 'a' must be above 0, got 0"),

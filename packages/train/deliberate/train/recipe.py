@@ -183,13 +183,15 @@ def _section(name: str, kind: Any, values: dict[str, Any]) -> Any:
 
 
 def _listed(name: str, kind: Any, value: Any) -> Any:
-    """One of several values that have keys of their own.
+    """One of several values that have keys of their own, the first of which text alone stands for.
 
     Raises:
         ValueError: it has none.
     """
+    first = dataclasses.fields(kind)[0].name
+    if isinstance(value, str):
+        value = {first: value}
     if not isinstance(value, dict):
-        first = dataclasses.fields(kind)[0].name
         raise ValueError(f"{name} must be a list of {{{first}: ...}}, got {value!r} in it")
     return _section(name, kind, value)
 
