@@ -51,6 +51,15 @@ def test_a_parquet_file_is_its_column(tmp_path):
         documents(str(path))
 
 
+def test_empty_rows_are_counted_and_told_of_once(tmp_path, caplog):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a"}\n{"text": null}\n{"text": " "}\n')
+    for _ in range(2):
+        assert list(documents(str(path))["text"]) == ["a"]
+    [record] = caplog.records
+    assert record.getMessage() == f"2 of the 3 texts of {str(path)!r} are empty and left out"
+
+
 def test_a_missing_source_and_an_empty_folder_are_named(tmp_path):
     with pytest.raises(TextError, match="stdlib, installed"):
         documents(str(tmp_path / "gone"))

@@ -42,6 +42,15 @@ def test_resuming_on_a_base_of_other_weights_is_refused(recipe, stopped, llama_f
     assert content(stopped) == before
 
 
+def test_a_folder_of_other_files_is_left_alone(recipe, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"holds 'notes\.txt' and no run: .*--output-dir"):
+        train(recipe(), folder)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
 @pytest.mark.parametrize("change", ["one letter", "the order"])
 def test_resuming_on_other_texts_is_refused(recipe, stopped, corpus, change):
     text = corpus.read_text()

@@ -6,9 +6,11 @@ A stream is not read whole, so a text of it is held out or not by itself, whatev
 """
 
 import hashlib
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 from typing import Any, cast
 
@@ -16,6 +18,8 @@ from datasets import Dataset, Value, concatenate_datasets
 
 from deliberate.core.errors import TextError
 from deliberate.core.sources import EMBEDDED, Source, check_field, label, opened, sources, texts_of
+
+_log = logging.getLogger(__name__)
 
 HELD_OUT = 0.05
 """Share of a path's texts that is held out where no validation is named."""
@@ -47,10 +51,20 @@ def documents(
         check_field(replace(source, field=domain), (c for c in rows.column_names if c != name))
         renamed[domain] = "domain"
     rows = rows.select_columns([*kept, *renamed]).rename_columns(renamed)
+    whole = len(rows)
     rows = rows.filter(lambda text: text is not None and bool(text.strip()), input_columns="text")
     if not len(rows):
         raise TextError(f"{source.path!r} holds no text")
+    if len(rows) < whole and source.path not in EMBEDDED:
+        _tell_of_empty(source.path, whole - len(rows), whole)
     return rows
+
+
+@cache  # a source is read for training and again for validation
+def _tell_of_empty(path: str, empty: int, whole: int) -> None:
+    _log.warning(
+        "%s of the %s texts of %r are empty and left out", f"{empty:,}", f"{whole:,}", path
+    )
 
 
 def hold_out(texts: Dataset, source: str, *, field: str = "text") -> tuple[Dataset, Dataset]:

@@ -14,6 +14,9 @@ from deliberate.train.recipe import Recipe, dump, load_recipe
 
 RECIPE, METRICS, CHECKPOINTS = "recipe.yaml", "metrics.jsonl", "checkpoints"
 
+OWN = {RECIPE, METRICS, CHECKPOINTS, "best", "tensorboard", "trackio.json"}
+"""What a run may have left in its folder before its first step was done."""
+
 FREE = {"train.spike"}
 """What a resumed run may have otherwise: it decides whether steps are taken, and not which."""
 
@@ -21,15 +24,16 @@ FREE = {"train.spike"}
 def check_folder(recipe: Recipe, folder: Path, *, resume: bool) -> None:
     """See that a folder is free or holds this recipe's run, to be resumed; writes nothing.
 
-    A folder with neither metrics nor checkpoints is free.
+    A folder with neither metrics nor checkpoints is free, if it holds no files of others.
 
     Raises:
         CheckpointError: it is a file, or holds a run and `resume` is off, or a run of another
-            recipe.
+            recipe, or files that are no run's.
     """
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{str(folder)!r} is a file: name a folder as --output-dir")
     if not _is_begun(folder):
+        _check_free(folder)
         return
     if not resume:
         raise CheckpointError(
@@ -41,6 +45,22 @@ def check_folder(recipe: Recipe, folder: Path, *, resume: bool) -> None:
         raise CheckpointError(
             f"{str(folder)!r} holds a run of another recipe, which differs in {', '.join(odd)}: "
             "resume it as it is, or name another --output-dir"
+        )
+
+
+def _check_free(folder: Path) -> None:
+    """See that a folder without a run holds nothing that would be mixed with one.
+
+    Raises:
+        CheckpointError: it does; names a file.
+    """
+    if not folder.exists():
+        return
+    others = sorted(path.name for path in folder.iterdir() if path.name not in OWN)
+    if others:
+        raise CheckpointError(
+            f"{str(folder)!r} holds {others[0]!r} and no run: name an empty or a new folder as "
+            "--output-dir"
         )
 
 

@@ -29,7 +29,7 @@ from deliberate.core.pairs import (
 from deliberate.core.passages import Passage
 from deliberate.core.sources import Source
 from deliberate.train.batch import Batch, moved
-from deliberate.train.processes import Processes, is_first
+from deliberate.train.processes import Processes
 from deliberate.train.recipe import Recipe
 from deliberate.train.rows import Row
 
@@ -101,7 +101,7 @@ def _fitting(
     )
     kept = fitting(rows, room, source=source)
     left_out = len(rows) - len(kept)
-    if left_out and is_first():
+    if left_out:
         _log.warning(
             "%s of the %s pairs of %r left out: they do not fit data.length = %s",
             f"{left_out:,}",

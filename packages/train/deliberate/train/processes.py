@@ -6,6 +6,7 @@ A batch is the same whatever their number, and so is what is learned, but for th
 gradients are added up; of a stream each process reads texts of its own.
 """
 
+import logging
 import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -174,6 +175,8 @@ def joined(device: str | torch.device) -> Generator[Processes]:
     if made:
         backend = "nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, timeout=TIMEOUT)
+    if distributed.get_rank():  # the first one alone speaks
+        logging.getLogger("deliberate").setLevel(logging.ERROR)
     try:
         yield Processes(rank=distributed.get_rank(), count=count, device=device)
     finally:
