@@ -1,7 +1,6 @@
 """A run on a tiny base: it learns, resumes exactly, and never touches the base."""
 
 import json
-import os
 import signal
 
 import pytest
@@ -39,7 +38,7 @@ def test_resumed_is_uninterrupted_to_the_last_bit(recipe, tmp_path, dtype, accum
 
     def stop_after_five(progress):
         if progress.step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(Interrupted, match="--resume"):
         train(recipe(*changes), tmp_path / "parts", on_progress=stop_after_five)

@@ -1,6 +1,5 @@
 """Being asked to stop: between batches, and a second time."""
 
-import os
 import signal
 
 import pytest
@@ -26,7 +25,7 @@ def test_a_step_that_was_cut_short_is_done_again_to_the_last_bit(
     def stop_within_a_step(*arguments, **settings):
         calls.append(1)
         if len(calls) == 2 * step - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return plain(*arguments, **settings)
 
     monkeypatch.setattr(Coprocessor, "losses", stop_within_a_step)
@@ -48,10 +47,10 @@ def test_a_second_signal_goes_to_the_handler_before(number):
     before = signal.signal(number, lambda *_: seen.append("before"))
     try:
         with stop_signals() as stop:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
             assert stop.is_set()
             assert not seen
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
             assert seen == ["before"]
     finally:
         signal.signal(number, before)
@@ -59,9 +58,9 @@ def test_a_second_signal_goes_to_the_handler_before(number):
 
 def test_a_second_signal_of_the_other_kind_does_so_too():
     with stop_signals():
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_the_handlers_come_back():
