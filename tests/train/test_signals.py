@@ -57,10 +57,15 @@ def test_a_second_signal_goes_to_the_handler_before(number):
 
 
 def test_a_second_signal_of_the_other_kind_does_so_too():
-    with stop_signals():
-        signal.raise_signal(signal.SIGTERM)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+    # Python itself leaves Ctrl-C ignored where it was started in the background.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with stop_signals():
+            signal.raise_signal(signal.SIGTERM)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_handlers_come_back():
