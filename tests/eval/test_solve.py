@@ -10,7 +10,7 @@ from deliberate.core.checkpoint import Trained
 from deliberate.core.errors import CheckpointError, TextError
 from deliberate.core.generate import Sampling, generate
 from deliberate.core.measure import Condition
-from deliberate.core.problems import FAMILIES, Problem, is_held_out
+from deliberate.core.problems import FAMILIES, Problem, is_validation
 from deliberate.eval import Subject
 from deliberate.eval import solve as solving
 from deliberate.eval.accuracy import Accuracy, ask_problems
@@ -125,7 +125,7 @@ def test_problems_are_held_out_different_and_the_same_each_time():
     chosen = ProblemSet(count=30, steps=(1, 3))
     drawn = chosen.problems()
     assert len({each.question for each in drawn}) == len(drawn) == 30 * 2 * len(FAMILIES)
-    assert all(is_held_out(each.question) for each in drawn)
+    assert all(is_validation(each.question) for each in drawn)
     assert chosen.problems() == drawn != ProblemSet(count=30, steps=(1, 3), seed=1).problems()
     # Where there are fewer than are wanted, all are asked once.
     few = ProblemSet(count=2000, families=("comparison",), steps=(1,)).problems()

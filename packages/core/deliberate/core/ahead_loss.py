@@ -34,6 +34,11 @@ FEWEST_ROWS = 64
 (`docs/log.md`, 2026-11-25)."""
 
 
+def rows_at_once(base: Base) -> int:
+    """Rows of hidden states whose logits are held at a time."""
+    return max(FEWEST_ROWS, LOGITS_AT_ONCE // base.vocab)
+
+
 def ahead_losses(
     base: Base,
     reading: Reading,
@@ -165,7 +170,7 @@ class _TokenLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, base, hidden, targets):  # noqa: ANN001, ANN205
-        rows = max(FEWEST_ROWS, LOGITS_AT_ONCE // base.vocab)
+        rows = rows_at_once(base)
         wanted = ctx.needs_input_grad[1]
         parts = zip(hidden.split(rows), targets.split(rows), strict=True)
         losses, grads = zip(*(_of_chunk(base, *part, wanted=wanted) for part in parts), strict=True)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deliberate.core.ahead_loss import FEWEST_ROWS, LOGITS_AT_ONCE, ahead_hidden
+from deliberate.core.ahead_loss import ahead_hidden, rows_at_once
 from deliberate.core.base import Base
 from deliberate.core.cache import Reading
 from deliberate.core.groups import Positions
@@ -55,6 +55,6 @@ def plain_choices(
 
 def _likeliest(base: Base, hidden: Float[Tensor, "*shape hidden"]) -> Int[Tensor, "*shape"]:
     """The likeliest token of each, in chunks so that not all logits are held at once."""
-    rows = max(FEWEST_ROWS, LOGITS_AT_ONCE // base.vocab)
-    parts = [base.logits(part).argmax(-1) for part in hidden.flatten(0, -2).split(rows)]
+    chunks = hidden.flatten(0, -2).split(rows_at_once(base))
+    parts = [base.logits(chunk).argmax(-1) for chunk in chunks]
     return torch.cat(parts).view(hidden.shape[:-1])

@@ -91,7 +91,7 @@ def problems(family: str, *, steps: int, split: str = "train", seed: int = 0) ->
     return _drawn(family, steps, split, draw)
 
 
-def is_held_out(question: str) -> bool:
+def is_validation(question: str) -> bool:
     """Whether a question is of the split `validation`."""
     return hashlib.sha256(question.encode()).digest()[0] % HELD_OUT == 0
 
@@ -99,7 +99,7 @@ def is_held_out(question: str) -> bool:
 def _drawn(family: str, steps: int, split: str, draw: Random) -> Iterator[Problem]:
     while True:
         question, work, answer = FAMILIES[family](draw, steps)
-        if is_held_out(question) == (split == "validation"):
+        if is_validation(question) == (split == "validation"):
             yield Problem(
                 family=family, steps=steps, question=question, work=tuple(work), answer=answer
             )
