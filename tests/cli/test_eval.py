@@ -121,7 +121,7 @@ def test_progress_counts_the_passages_that_there_are(measured, monkeypatch):
     def progress(what, total):
         yield lambda count, *, total=None: told.append((count, total))
 
-    monkeypatch.setattr("deliberate.cli.commands.evaluate.progress", progress)
+    monkeypatch.setattr("deliberate.cli.eval_texts.progress", progress)
     report = json.loads(measured("--json").out)
     assert told[0] == (0, report["passages"])
     assert sum(count for count, _ in told) == report["passages"]

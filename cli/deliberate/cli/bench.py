@@ -3,7 +3,7 @@
 names --questions, then models--> results set by set, a table, records in the output folder
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,37 +27,16 @@ BATCH = 8
 class Asked:
     """What was said of benchmarks on the command line."""
 
-    names: str | None
+    names: str
     data: Path | None
     limit: int | None
     run_code: bool
     batch: int | None
     resume: bool
 
-    @property
-    def wanted(self) -> bool:
-        """Whether benchmarks are asked for.
-
-        Raises:
-            typer.BadParameter: an option is given that means nothing without them.
-        """
-        if self.names is not None:
-            return True
-        given = {
-            "--bench-data": self.data is not None,
-            "--bench-limit": self.limit is not None,
-            "--run-generated-code": self.run_code,
-            "--batch": self.batch is not None,
-            "--resume": self.resume,
-        }
-        if any(given.values()):
-            name = next(name for name, said in given.items() if said)
-            raise typer.BadParameter(f"{name} is for benchmarks: add --bench NAMES")
-        return False
-
 
 def run_bench(
-    run: str,
+    runs: Sequence[str],
     asked: Asked,
     *,
     output: Path | None,
@@ -68,17 +47,26 @@ def run_bench(
     """Ask benchmarks, show the table, and keep results and records.
 
     Args:
-        run: The coprocessor's name.
+        runs: The coprocessor's name, and no other.
         asked: Which benchmarks, and how.
         output: Folder of results; by default `bench` in the run's folder, if it has one.
         force: Whether results that are there may be replaced.
         as_json: Whether to print JSON instead of a table.
         load: Loads the base, once all questions are there.
+
+    Raises:
+        typer.BadParameter: there are several runs, or no benchmark of that name.
     """
     from deliberate.eval.bench.benchmarks import chosen, require_harness
 
+    run, *more = runs
+    if more:
+        raise typer.BadParameter(
+            f"--bench asks one RUN at a time, got {' '.join(runs)}: leave out the others, and "
+            "compare the two by `deliberate compare`"
+        )
     with configuring():
-        benchmarks = chosen(asked.names or "")
+        benchmarks = chosen(asked.names)
     require_harness(benchmarks)
     folder = _folder(run, output, asked.resume, force)
 

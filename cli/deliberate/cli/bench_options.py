@@ -45,10 +45,3 @@ Batch = Annotated[
         show_default="8",
     ),
 ]
-Resume = Annotated[
-    bool,
-    typer.Option(
-        "--resume",
-        help="Go on with an interrupted run in the same folder.",
-    ),
-]

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from deliberate.cli.eval_suites import Suite
+
 Data = Annotated[
     str | None,
     typer.Option(
@@ -55,8 +57,23 @@ Length = Annotated[
 ]
 Report = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="The report.", show_default="RUN/eval.json, replaced"),
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="PATH",
+        help="A folder for a report, or a file that ends in .json.",
+        show_default="RUN/eval.json, replaced",
+    ),
 ]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on with the report or the benchmarks in the folder of -o."),
+]
+Together = Annotated[
+    Suite | None,
+    typer.Option(help="Measure several things: quick is texts, problems and cost."),
+]
+Texts = Annotated[int | None, typer.Option(help="Most passages.", show_default="256")]
 
 Against = Annotated[
     str | None,

@@ -4,13 +4,12 @@ families, steps --questions, then models--> how many are solved, a table, what d
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
-
-import typer
 
 from deliberate.cli.eval_shown import say
 from deliberate.cli.eval_table import SIDE_BY_SIDE, empty
+from deliberate.cli.eval_tasks import PROBLEMS
 from deliberate.cli.models import patient_bars
 from deliberate.cli.terminal import progress
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from deliberate.core.base import Base
     from deliberate.eval import Subject
-    from deliberate.eval.accuracy import Accuracy
+    from deliberate.eval.against import Against
     from deliberate.eval.problem_set import ProblemSet
 
 STEPS = "1-6"
@@ -30,90 +29,69 @@ NEARLY_NONE = 2.0
 """Percent solved below which a difference says little."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Problems:
-    """What was said of problems on the command line."""
+    """Made problems, and what their answers with latents are compared with."""
 
-    families: str | None
-    steps: str | None
-    count: int | None
+    against: "Against"
+    chosen: "ProblemSet"
 
     @property
-    def wanted(self) -> bool:
-        """Whether problems are asked for.
+    def name(self) -> str:
+        """What results call it."""
+        return PROBLEMS
 
-        Raises:
-            typer.BadParameter: an option is given that means nothing without them.
-        """
-        given = {"--steps": self.steps, "--count": self.count}
-        named = [name for name, value in given.items() if value is not None]
-        if self.families is None and named:
-            raise typer.BadParameter(f"{named[0]} is for problems: add --problems all")
-        return self.families is not None
+    def settings(self) -> dict[str, Any]:
+        """What was asked for."""
+        return {**asdict(self.chosen), "against": asdict(self.against)}
 
-    def check_alone(self, given: Mapping[str, object]) -> None:
-        """See that nothing is said of texts, which are then not read.
+    def measure(self, base: "Base", subjects: "Sequence[Subject]") -> list[dict[str, Any]]:
+        """Have the problems answered, each coprocessor in turn."""
+        from deliberate.eval.accuracy import ask_problems
 
-        Args:
-            given: What was said, by option; what was not said is false.
+        found = []
+        with patient_bars(), progress("answering problems", None) as advance:
+            for number, subject in enumerate(subjects):
+                count = _counting(advance, number, len(subjects))
+                found.append(ask_problems(base, subject, self.chosen, on_problems=count))
+        return [accuracy.to_dict() for accuracy in found]
 
-        Raises:
-            ValueError: something is said of texts.
-        """
-        odd = [name for name, value in given.items() if value]
-        if self.families is not None and odd:
-            raise ValueError(f"--problems makes its own questions: leave out {', '.join(odd)}")
-
-    def chosen(self, seed: int) -> "ProblemSet":
-        """The problems.
-
-        Args:
-            seed: Of their draw.
-
-        Raises:
-            ValueError: a family is not known, or one of the numbers is out of range.
-        """
-        from deliberate.core.problems import FAMILIES
-        from deliberate.eval.problem_set import ProblemSet
-
-        named = [each.strip() for each in (self.families or ALL).split(",")]
-        return ProblemSet(
-            families=tuple(FAMILIES) if named == [ALL] else tuple(named),
-            steps=_numbers(self.steps or STEPS),
-            count=COUNT if self.count is None else self.count,
-            seed=seed,
-        )
+    def show(self, result: list[dict[str, Any]], runs: Sequence[str], base: str) -> None:
+        """Show how many problems were solved, and what differs."""
+        for each, run in zip(result, runs, strict=True):
+            _show(each, run, base)
 
 
-def answered(base: "Base", subjects: "Sequence[Subject]", chosen: "ProblemSet") -> "list[Accuracy]":
-    """Have the problems answered, each coprocessor in turn.
+def problems_named(said: Mapping[str, Any]) -> "ProblemSet":
+    """The problems that options name.
 
     Args:
-        base: The frozen model.
-        subjects: The coprocessors, and what each is compared with.
-        chosen: The problems.
+        said: The command's parameters.
+
+    Raises:
+        ValueError: a family is not known, or one of the numbers is out of range.
     """
-    from deliberate.eval.accuracy import ask_problems
+    from deliberate.core.problems import FAMILIES
+    from deliberate.eval.problem_set import ProblemSet
 
-    found = []
-    with patient_bars(), progress("answering problems", None) as advance:
-        for number, subject in enumerate(subjects):
-            count = _counting(advance, number, len(subjects))
-            found.append(ask_problems(base, subject, chosen, on_problems=count))
-    return found
+    named = [each.strip() for each in (said["problems"] or ALL).split(",")]
+    return ProblemSet(
+        families=tuple(FAMILIES) if named == [ALL] else tuple(named),
+        steps=_numbers(said["steps"] or STEPS),
+        count=COUNT if said["count"] is None else said["count"],
+        seed=said["seed"],
+    )
 
 
-def show_problems(accuracy: "Accuracy", run: str) -> None:
-    """Show how many problems were solved, and what differs."""
+def _show(result: dict[str, Any], run: str, base: str) -> None:
     from rich.console import Console
 
     from deliberate.core.verdict import columns
 
-    result = accuracy.to_dict()
     total = result["total"]
     words = columns({**result, "change_percent": total["against_base"]}, other="question")
     console = Console()
-    title = f"{run} for {accuracy.base.id}: percent of problems solved, answers decoded greedily"
+    title = f"{run} for {base}: percent of problems solved, answers decoded greedily"
     say(console, title, style="italic")
     names = list(words)
     for first in range(0, len(names), SIDE_BY_SIDE):

@@ -1,6 +1,6 @@
 """What `deliberate eval` says on a terminal of what it measured.
 
-one report --> its table, a verdict, settings; several --> one table with a column each
+a result --> its table, a verdict, settings; several --> one table with a column each
 """
 
 import textwrap
@@ -12,19 +12,22 @@ from deliberate.cli.eval_table import Column, compact, conditions, is_factor, ta
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from deliberate.eval import Report
 
+def show(result: dict[str, Any], run: str, base: str) -> None:
+    """Show what was measured of one run.
 
-def show(report: "Report", run: str) -> None:
-    """Show one run's report."""
+    Args:
+        result: Plain values of its report.
+        run: Its name.
+        base: The base's.
+    """
     from rich.console import Console
 
     from deliberate.core.verdict import verdict
 
-    result = report.to_dict()
     console = Console()
     late = f", latents {_counted(result['delay'], 'token')} late" if result["delay"] else ""
-    title = f"{run} for {report.base.id}: perplexity by token after the anchor{late}"
+    title = f"{run} for {base}: perplexity by token after the anchor{late}"
     say(console, title, style="italic")
     for table in tables(result["perplexity"]["base"], conditions(result)):
         console.print(table)
@@ -44,15 +47,20 @@ def show(report: "Report", run: str) -> None:
     say(console, f"Fingerprints: {prints}.")
 
 
-def show_together(reports: "Sequence[Report]", runs: Sequence[str]) -> None:
-    """Show several runs' reports, measured on the same passages: a column each."""
+def show_together(results: Sequence[dict[str, Any]], runs: Sequence[str], base: str) -> None:
+    """Show what was measured of several runs on the same passages: a column each.
+
+    Args:
+        results: Plain values of their reports.
+        runs: Their names.
+        base: The base's.
+    """
     from rich.console import Console
 
     from deliberate.core.verdict import verdict, writes_latents
 
-    results = [report.to_dict() for report in reports]
     console = Console()
-    title = f"{len(runs)} runs for {reports[0].base.id}: perplexity by token after the anchor"
+    title = f"{len(runs)} runs for {base}: perplexity by token after the anchor"
     say(console, title, style="italic")
     columns = []
     for run, result in zip(runs, results, strict=True):

@@ -1,34 +1,39 @@
 """The runs that `deliberate eval` measures, and what each is compared with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deliberate.cli import options
-from deliberate.cli.models import load_coprocessor
+from deliberate.cli.eval_suites import AGAINST, Suite
 
 if TYPE_CHECKING:
-    from deliberate.core.base import Base
+    from deliberate.core.checkpoint import Trained
     from deliberate.eval import Subject
     from deliberate.eval.against import Against
 
 
-def compared(runs: Sequence[str], against: str | None, soft: str | None) -> "Against":
+def compared(
+    runs: Sequence[str], against: str | None, soft: str | None, suite: Suite | None
+) -> "Against":
     """What the latents are compared with.
 
     Args:
         runs: What is measured.
         against: As `--against` names it, if it does.
         soft: As `--soft` names it, if it does.
+        suite: Has its own where neither says anything.
 
     Raises:
         ValueError: a control is not known, or two soft embeddings are named.
     """
     from deliberate.eval.against import Against, parsed
 
-    named = Against() if against is None else parsed(against)
     if soft is None and against is None and list(runs) == [options.EMBEDDED]:
         soft = f"{options.EMBEDDED}-soft"
+    if against is None and suite is not None:
+        against = AGAINST[suite]
+    named = Against() if against is None else parsed(against)
     if soft is None:
         return named
     if "soft" in named.baselines:
@@ -36,15 +41,22 @@ def compared(runs: Sequence[str], against: str | None, soft: str | None) -> "Aga
     return replace(named, baselines={"soft": soft, **named.baselines})
 
 
-def load_subjects(runs: Sequence[str], against: "Against", base: "Base") -> "list[Subject]":
-    """Load the runs and the baselines, each of these once.
+def load_subjects(
+    runs: Sequence[str], against: "Against", load: "Callable[[str], Trained]"
+) -> "list[Subject]":
+    """The runs, each with what it is compared with.
 
     Among several runs a baseline is compared with those that have as many latents.
+
+    Args:
+        runs: Their names.
+        against: What they are compared with.
+        load: Loads a run or a baseline, each once.
     """
     from deliberate.eval import Subject
 
-    loaded = [load_coprocessor(run, base) for run in runs]
-    baselines = {name: load_coprocessor(run, base) for name, run in against.baselines.items()}
+    loaded = [load(run) for run in runs]
+    baselines = {name: load(run) for name, run in against.baselines.items()}
     counts = {trained.coprocessor.config.latents for trained in loaded}
 
     def fits(count: int, own: int) -> bool:

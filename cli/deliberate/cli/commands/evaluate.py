@@ -1,29 +1,32 @@
-"""`deliberate eval`: what the latents buy, with controls and intervals."""
+"""`deliberate eval`: what the latents buy, with controls and intervals.
 
-import json
-from collections.abc import Callable, Sequence
-from pathlib import Path
+options --> tasks --one after another--> results --> tables, one JSON object, a report
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deliberate.cli import bench_options, eval_options, options
 from deliberate.cli.bench import Asked, run_bench
-from deliberate.cli.eval_problems import Problems, answered, show_problems
-from deliberate.cli.eval_shown import show, show_together
+from deliberate.cli.eval_kept import Place, place, write_file
+from deliberate.cli.eval_problems import Problems, problems_named
 from deliberate.cli.eval_subjects import compared, load_subjects
+from deliberate.cli.eval_suites import Suite, settled
+from deliberate.cli.eval_tasks import BENCH, PERPLEXITY, PROBLEMS, Task, as_object, check_options
+from deliberate.cli.eval_texts import texts_named
 from deliberate.cli.failures import configuring
-from deliberate.cli.models import chosen_device, chosen_dtype, load_base, patient_bars
-from deliberate.cli.terminal import Advance, emit, note, progress
+from deliberate.cli.models import chosen_device, chosen_dtype, load_base, load_coprocessor
+from deliberate.cli.terminal import emit
 
 if TYPE_CHECKING:
     from deliberate.core.base import Base
-    from deliberate.core.pairs import PairFormat
-    from deliberate.eval import Report
-    from deliberate.eval.accuracy import Accuracy
 
 
 def evaluate(
+    context: typer.Context,
     run: Annotated[
         str, typer.Argument(metavar="RUN", help="A run's folder, `nano` or a Hub id.")
     ] = options.EMBEDDED,
@@ -40,26 +43,27 @@ def evaluate(
     soft: eval_options.Soft = None,
     delay: eval_options.Delay = None,
     base: options.ImpliedBaseName = None,
-    texts: Annotated[int, typer.Option(help="Most passages.")] = 256,
+    texts: eval_options.Texts = None,
     anchors: eval_options.Anchors = None,
     every_token: eval_options.EveryToken = False,
     ahead: Annotated[int, typer.Option(help="Tokens after each anchor.")] = 32,
     length: eval_options.Length = None,
     output: eval_options.Report = None,
+    resume: eval_options.Resume = False,
     seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
     device: options.Device = "auto",
     dtype: options.DtypeName = None,
     force: options.Force = False,
     as_json: options.AsJson = False,
+    suite: eval_options.Together = None,
+    problems: eval_options.Problems = None,
+    steps: eval_options.Steps = None,
+    count: eval_options.Count = None,
     bench: bench_options.Bench = None,
     bench_data: bench_options.BenchData = None,
     bench_limit: bench_options.BenchLimit = None,
     run_generated_code: bench_options.RunGeneratedCode = False,
     batch: bench_options.Batch = None,
-    resume: bench_options.Resume = False,
-    problems: eval_options.Problems = None,
-    steps: eval_options.Steps = None,
-    count: eval_options.Count = None,
 ) -> None:
     """Measure perplexity at tokens 1, 2, 4, 8, 16 and 32 after anchors in held-out text.
 
@@ -71,134 +75,79 @@ def evaluate(
     Several runs are measured on the first one's texts, and shown side by side.
 
     With --bench it asks benchmarks instead, of the base alone and with latents; with --problems it
-    asks problems that it makes.
-    """  # noqa: DOC501
-    from deliberate.eval import Sample, evaluate_together
+    asks problems that it makes; --suite quick measures texts, problems and cost together.
+    """
+    runs = [run, *(others or [])]
+    wanted = _wanted(suite, problems, bench)
+    check_options(context, wanted)
 
-    runs, made = [run, *(others or [])], Problems(problems, steps, count)
-    with configuring():
-        texts_only = {"--bench": bench, "--data": data, "--question": question, "--domain": domain}
-        made.check_alone({**texts_only, "--delay": delay is not None, "--every-token": every_token})
-    asked = Asked(bench, bench_data, bench_limit, run_generated_code, batch, resume)
-    if asked.wanted:
-        if others:
-            raise typer.BadParameter(
-                f"--bench asks one RUN at a time, got {' '.join([run, *others])}: "
-                "leave out the others, and compare the two by `deliberate compare`"
-            )
-        run_bench(
-            run,
-            asked,
-            output=output,
-            force=force,
-            as_json=as_json,
-            load=lambda: _load_base(run, base, device, dtype),
-        )
+    def load() -> "Base":
+        return _load_base(run, base, device, dtype)
+
+    if BENCH in wanted:
+        asked = Asked(bench or "", bench_data, bench_limit, run_generated_code, batch, resume)
+        run_bench(runs, asked, output=output, force=force, as_json=as_json, load=load)
         return
-    if output is not None and output.exists() and not force:
-        raise FileExistsError(f"{str(output)!r} exists: add --force, or name another file with -o")
     with configuring():
-        chosen = made.chosen(seed) if made.wanted else None
-        sample = Sample(
-            texts=texts,
-            anchors=_anchors(anchors, every_token=every_token),
-            ahead=ahead,
-            length=length,
-            delays=_own_delay(run) if delay is None else _delays(delay),
-            seed=seed,
-        )
-        pairs = _pairs(field, question, answer, template, separator)
-        others_than = compared(runs, against, soft)
-    model = _load_base(run, base, device, dtype)
-    subjects = load_subjects(runs, others_than, model)
-    if chosen is not None:
-        found = answered(model, subjects, chosen)
-        _keep(found, runs, output, name="problems.json")
-        if as_json:
-            emit(_result(found, runs))
-            return
-        for accuracy, each in zip(found, runs, strict=True):
-            show_problems(accuracy, each)
-        return
-    with patient_bars(), progress("measuring passages", None) as advance:
-        reports = evaluate_together(
-            model,
-            subjects,
-            data=data,
-            field=field,
-            pairs=pairs,
-            domain=domain,
-            sample=sample,
-            on_passages=_counting(advance),
-        )
-    _tell(reports[0])
-    _keep(reports, runs, output, name="eval.json")
+        tasks = _tasks(wanted, runs, settled(context, suite), suite)
+    where = place(output, runs, wanted, force=force, resume=resume)
+    model = load()
+    results = _measured(tasks, runs, model, where)
     if as_json:
-        emit(_result(reports, runs))
-    elif others:
-        show_together(reports, runs)
-    else:
-        show(reports[0], run)
+        plain = {name: as_object(found, runs) for name, found in results.items()}
+        emit(plain if suite else plain[tasks[0].name])
+        return
+    for task in tasks:
+        task.show(results[task.name], runs, model.id)
 
 
-def _anchors(anchors: int | None, *, every_token: bool) -> int | None:
-    """How many in each passage; none is after every token.
-
-    Raises:
-        ValueError: both are asked for.
-    """
-    if anchors is not None and every_token:
-        raise ValueError(f"--every-token and --anchors {anchors} exclude each other: leave out one")
-    return None if every_token else 32 if anchors is None else anchors
-
-
-def _own_delay(run: str) -> tuple[int, ...]:
-    """The delay that a run learned with, by which its own validations go."""
-    from deliberate.core.checkpoint import find_coprocessor, read_config
-
-    recipe = read_config(find_coprocessor(run)).get("recipe") or {}
-    return (recipe.get("objective", {}).get("delay", 0),)
-
-
-def _delays(named: str) -> tuple[int, ...]:
-    """Numbers with commas between them.
+def _wanted(suite: Suite | None, problems: str | None, bench: str | None) -> list[str]:
+    """The tasks that options name.
 
     Raises:
-        ValueError: one of them is none.
+        typer.BadParameter: two of them do not go together.
     """
-    try:
-        return tuple(int(each) for each in named.split(","))
-    except ValueError as error:
-        raise ValueError(
-            f"delay must be a number of tokens, or several as 0,1,2,8, got {named!r}"
-        ) from error
+    if bench is not None:
+        odd = "--suite" if suite else "--problems" if problems else None
+        if odd is not None:
+            raise typer.BadParameter(
+                f"--bench and {odd} exclude each other: measure one after the other, the second "
+                "with --resume where both go into one folder"
+            )
+        return [BENCH]
+    if suite is not None:
+        return [PERPLEXITY, PROBLEMS]
+    return [PERPLEXITY] if problems is None else [PROBLEMS]
 
 
-def _pairs(
-    field: str | None,
-    question: str | None,
-    answer: str | None,
-    template: str | None,
-    separator: str | None,
-) -> "PairFormat | None":
-    """The columns of questions and answers, if they are named.
+def _tasks(
+    wanted: Sequence[str], runs: Sequence[str], said: Mapping[str, Any], suite: Suite | None
+) -> list[Task]:
+    """The tasks, as the command's parameters have them.
 
     Raises:
-        ValueError: one is named without the other, or with `field`.
+        ValueError: one of them is out of range.
     """
-    from deliberate.core.pairs import PairFormat
+    against = compared(runs, said["against"], said["soft"], suite)
+    tasks: list[Task] = []
+    if PERPLEXITY in wanted:
+        tasks.append(texts_named(said, against=against, run=runs[0]))
+    if PROBLEMS in wanted:
+        tasks.append(Problems(against=against, chosen=problems_named(said)))
+    return tasks
 
-    stated = {"question": question, "answer": answer, "template": template, "separator": separator}
-    named = [name for name, value in stated.items() if value is not None]
-    if not named:
-        return None
-    if question is None or answer is None or field is not None:
-        odd = ", ".join(f"--{name}" for name in [*named, *(["field"] if field else [])])
-        raise ValueError(
-            f"--question and --answer go together, and without --field, got {odd}: name both "
-            "columns, or leave out what goes with them"
-        )
-    return PairFormat.of(stated)
+
+def _measured(
+    tasks: Sequence[Task], runs: Sequence[str], base: "Base", where: Place
+) -> dict[str, Any]:
+    """What each task came to, by name."""
+    load = cache(lambda name: load_coprocessor(name, base))
+    found = {}
+    for task in tasks:
+        found[task.name] = task.measure(base, load_subjects(runs, task.against, load))
+        if where.file is not None:
+            write_file(where.file, as_object(found[task.name], runs))
+    return found
 
 
 def _load_base(run: str, base: str | None, device: str, dtype: options.Dtype | None) -> "Base":
@@ -214,56 +163,3 @@ def _load_base(run: str, base: str | None, device: str, dtype: options.Dtype | N
         revision="" if base else stated["revision"],
         named_by="" if base else run,
     )
-
-
-def _counting(advance: Advance) -> Callable[[int, int], None]:
-    """Moves the bar on by how many more passages are done."""
-    before = 0
-
-    def count(done: int, total: int) -> None:
-        nonlocal before
-        advance(done - before, total=total)
-        before = done
-
-    return count
-
-
-def _tell(report: "Report") -> None:
-    """Say what the user did not ask for."""
-    drawn = report.drawn
-    if drawn.length < drawn.length_wanted:
-        note(
-            f"few passages of {drawn.length_wanted} tokens in {drawn.source}: cut to at most "
-            f"{drawn.length} tokens (--length chooses)"
-        )
-    if drawn.left_out:
-        note(
-            f"{drawn.left_out:,} pairs of {drawn.source} left out: they do not fit {drawn.length} "
-            "tokens (--length chooses)"
-        )
-
-
-def _result(reports: "Sequence[Report | Accuracy]", runs: Sequence[str]) -> dict[str, Any]:
-    """What `--json` prints: one run's report, or a list of several runs' own."""
-    if len(runs) == 1:
-        return reports[0].to_dict()
-    return {
-        "results": [
-            {"run": run, **report.to_dict()} for run, report in zip(runs, reports, strict=True)
-        ]
-    }
-
-
-def _keep(
-    reports: "Sequence[Report | Accuracy]", runs: Sequence[str], output: Path | None, *, name: str
-) -> None:
-    """Write the report: with its run if there is one, several only where they were asked for."""
-    from deliberate.core.atomic import write_bytes
-    from deliberate.core.checkpoint import EMBEDDED_FOLDERS
-
-    run, *more = runs
-    if output is None and not more and run not in EMBEDDED_FOLDERS and Path(run).is_dir():
-        output = Path(run) / name
-    if output is not None:
-        write_bytes(output, (json.dumps(_result(reports, runs), indent=2) + "\n").encode())
-        note(f"wrote {output}")

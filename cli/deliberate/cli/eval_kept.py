@@ -1,0 +1,96 @@
+"""Where `deliberate eval` keeps what it measured: with its run, in one JSON file, or as a report.
+
+-o NAME.json --> one file;  -o FOLDER --> a report, task by task;  neither --> RUN/eval.json
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from deliberate.cli.terminal import note
+
+FILES = {"perplexity": "eval.json", "problems": "problems.json", "cost": "cost.json"}
+"""By task, in the folder of the run that was measured."""
+
+REPORT = "report"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where results go."""
+
+    folder: Path | None = None
+    """Of a report."""
+
+    file: Path | None = None
+    """Of one JSON object."""
+
+    resume: bool = False
+    """Whether to go on with the report that is in the folder."""
+
+
+def place(
+    output: Path | None, runs: Sequence[str], tasks: Sequence[str], *, force: bool, resume: bool
+) -> Place:
+    """Where results go, once it is known that they may.
+
+    Args:
+        output: As `-o` names it.
+        runs: What is measured.
+        tasks: What of it.
+        force: Whether results that are there may be replaced.
+        resume: Whether they may be gone on with.
+
+    Raises:
+        FileExistsError: something is there.
+        typer.BadParameter: there is nothing to go on with.
+    """
+    own = _own_folder(runs)
+    if output is None and own is not None and len(tasks) > 1:
+        output = own / REPORT
+    if output is not None and output.suffix != ".json":
+        return _report(output, force=force, resume=resume)
+    if resume:
+        raise typer.BadParameter("--resume goes on with a report or with benchmarks: add -o FOLDER")
+    if output is None:
+        file = own / FILES[tasks[0]] if own is not None and len(tasks) == 1 else None
+        return Place(file=file)
+    if output.exists() and not force:
+        raise FileExistsError(f"{str(output)!r} exists: add --force, or name another file with -o")
+    return Place(file=output)
+
+
+def write_file(path: Path, result: dict[str, Any]) -> None:
+    """Write one JSON object, the whole file or nothing."""
+    from deliberate.core.atomic import write_bytes
+
+    write_bytes(path, (json.dumps(result, indent=2) + "\n").encode())
+    note(f"wrote {path}")
+
+
+def _own_folder(runs: Sequence[str]) -> Path | None:
+    """The folder of the one run that is measured; several runs' results are in none of theirs."""
+    from deliberate.core.checkpoint import EMBEDDED_FOLDERS
+
+    run, *more = runs
+    return None if more or run in EMBEDDED_FOLDERS or not Path(run).is_dir() else Path(run)
+
+
+def _report(folder: Path, *, force: bool, resume: bool) -> Place:
+    from deliberate.eval.results import RESULTS
+
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(
+            f"{str(folder)!r} is a file: name a folder for a report, or a file that ends in .json"
+        )
+    there = (folder / RESULTS).exists()
+    if there and not (force or resume):
+        raise FileExistsError(
+            f"{str(folder)!r} holds a report: go on with --resume, add --force, or name another "
+            "folder with -o"
+        )
+    return Place(folder=folder, resume=resume and there)

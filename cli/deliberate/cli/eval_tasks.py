@@ -1,0 +1,111 @@
+"""What one run of `deliberate eval` measures: tasks, and which options each of them takes.
+
+options --> tasks --base, subjects--> plain values, task by task, which are shown and kept
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import typer
+
+if TYPE_CHECKING:
+    from deliberate.core.base import Base
+    from deliberate.eval import Subject
+    from deliberate.eval.against import Against
+
+PERPLEXITY, PROBLEMS, COST, BENCH = "perplexity", "problems", "cost", "bench"
+
+
+class Task(Protocol):
+    """One thing to be measured."""
+
+    @property
+    def name(self) -> str:
+        """What results call it."""
+        ...
+
+    @property
+    def against(self) -> "Against":
+        """What the latents are compared with."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """What has to be the same for a result to be kept in place of measuring again."""
+        ...
+
+    def measure(self, base: "Base", subjects: "Sequence[Subject]") -> Any:
+        """Measure, and give plain values: of each run in turn, or of all together."""
+        ...
+
+    def show(self, result: Any, runs: Sequence[str], base: str) -> None:
+        """Show on a terminal what was measured."""
+        ...
+
+
+_OPTIONS = {
+    PERPLEXITY: (
+        "data", "field", "question", "answer", "template", "separator", "domain", "delay", "texts",
+        "anchors", "every_token", "ahead", "length",
+    ),
+    PROBLEMS: ("steps", "count"),
+    BENCH: ("bench_data", "bench_limit", "run_generated_code", "batch"),
+}  # fmt: skip
+"""Options that mean something to one task alone."""
+
+_ASKS_FOR = {
+    PERPLEXITY: "perplexity",
+    PROBLEMS: "problems: add --problems all",
+    BENCH: "benchmarks: add --bench NAMES",
+}
+
+_INSTEAD = {
+    PROBLEMS: "--problems makes its own questions",
+    COST: "--cost reads tokens drawn at random",
+    BENCH: "--bench asks the benchmarks' own questions",
+}
+"""Why a task has no use for texts."""
+
+
+def check_options(context: typer.Context, tasks: Iterable[str]) -> None:
+    """See that every option that was given means something to a task that is measured.
+
+    Args:
+        context: Knows what was given.
+        tasks: Their names.
+
+    Raises:
+        typer.BadParameter: one does not.
+    """
+    wanted = list(tasks)
+    for owner, options in _OPTIONS.items():
+        odd = [f"--{name.replace('_', '-')}" for name in options if given(context, name)]
+        if not odd or owner in wanted:
+            continue
+        if owner == PERPLEXITY:
+            raise typer.BadParameter(f"{_INSTEAD[wanted[0]]}: leave out {', '.join(odd)}")
+        raise typer.BadParameter(f"{odd[0]} is for {_ASKS_FOR[owner]}")
+
+
+def given(context: typer.Context, name: str) -> bool:
+    """Whether an option was on the command line.
+
+    Args:
+        context: Knows.
+        name: The parameter's.
+    """
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def as_object(found: Any, runs: Sequence[str]) -> dict[str, Any]:
+    """What a task came to as one JSON object; of several runs, a list in it.
+
+    Args:
+        found: Of each run in turn, or of all together.
+        runs: Their names.
+    """
+    if isinstance(found, Mapping):
+        return dict(found)
+    if len(runs) == 1:
+        return dict(found[0])
+    return {"results": [{"run": run, **each} for run, each in zip(runs, found, strict=True)]}

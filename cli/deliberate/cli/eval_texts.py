@@ -1,0 +1,186 @@
+"""`deliberate eval` on texts: perplexity by token ahead, as options name what is read.
+
+options --> Texts --base, subjects--> a report each, shown alone or side by side
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from deliberate.cli.eval_shown import show, show_together
+from deliberate.cli.eval_tasks import PERPLEXITY
+from deliberate.cli.models import patient_bars
+from deliberate.cli.terminal import Advance, note, progress
+
+if TYPE_CHECKING:
+    from deliberate.core.base import Base
+    from deliberate.core.pairs import PairFormat
+    from deliberate.eval import Report, Sample, Subject
+    from deliberate.eval.against import Against
+
+TEXTS = 256
+ANCHORS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Texts:
+    """Held-out texts, and how closely they are measured."""
+
+    against: "Against"
+    sample: "Sample"
+    data: str | None = None
+    field: str | None = None
+    pairs: "PairFormat | None" = None
+    domain: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What results call it."""
+        return PERPLEXITY
+
+    def settings(self) -> dict[str, Any]:
+        """What was asked for, and how much of it."""
+        return {
+            **asdict(self.sample),
+            "against": asdict(self.against),
+            "data": self.data,
+            "field": self.field,
+            "pairs": self.pairs and asdict(self.pairs),
+            "domain": self.domain,
+        }
+
+    def measure(self, base: "Base", subjects: "Sequence[Subject]") -> list[dict[str, Any]]:
+        """Measure all coprocessors at the same anchors."""
+        from deliberate.eval import evaluate_together
+
+        with patient_bars(), progress("measuring passages", None) as advance:
+            reports = evaluate_together(
+                base,
+                subjects,
+                data=self.data,
+                field=self.field,
+                pairs=self.pairs,
+                domain=self.domain,
+                sample=self.sample,
+                on_passages=_counting(advance),
+            )
+        _tell(reports[0])
+        return [report.to_dict() for report in reports]
+
+    def show(self, result: list[dict[str, Any]], runs: Sequence[str], base: str) -> None:
+        """Show one run's table and verdict, or a column for each of several."""
+        if len(runs) == 1:
+            show(result[0], runs[0], base)
+        else:
+            show_together(result, runs, base)
+
+
+def texts_named(said: Mapping[str, Any], *, against: "Against", run: str) -> Texts:
+    """The texts that options name.
+
+    Args:
+        said: The command's parameters.
+        against: What latents are compared with.
+        run: Whose delay it is where none is named.
+
+    Raises:
+        ValueError: one of them is out of range, or two do not go together.
+    """
+    from deliberate.eval import Sample
+
+    return Texts(
+        against=against,
+        sample=Sample(
+            texts=TEXTS if said["texts"] is None else said["texts"],
+            anchors=_anchors(said["anchors"], every_token=said["every_token"]),
+            ahead=said["ahead"],
+            length=said["length"],
+            delays=_own_delay(run) if said["delay"] is None else _delays(said["delay"]),
+            seed=said["seed"],
+        ),
+        data=said["data"],
+        field=said["field"],
+        pairs=_pairs(said),
+        domain=said["domain"],
+    )
+
+
+def _anchors(anchors: int | None, *, every_token: bool) -> int | None:
+    """How many in each passage; none is after every token.
+
+    Raises:
+        ValueError: both are asked for.
+    """
+    if anchors is not None and every_token:
+        raise ValueError(f"--every-token and --anchors {anchors} exclude each other: leave out one")
+    return None if every_token else ANCHORS if anchors is None else anchors
+
+
+def _own_delay(run: str) -> tuple[int, ...]:
+    """The delay that a run learned with, by which its own validations go."""
+    from deliberate.core.checkpoint import find_coprocessor, read_config
+
+    recipe = read_config(find_coprocessor(run)).get("recipe") or {}
+    return (recipe.get("objective", {}).get("delay", 0),)
+
+
+def _delays(named: str) -> tuple[int, ...]:
+    """Numbers with commas between them.
+
+    Raises:
+        ValueError: one of them is none.
+    """
+    try:
+        return tuple(int(each) for each in named.split(","))
+    except ValueError as error:
+        raise ValueError(
+            f"delay must be a number of tokens, or several as 0,1,2,8, got {named!r}"
+        ) from error
+
+
+def _pairs(said: Mapping[str, Any]) -> "PairFormat | None":
+    """The columns of questions and answers, if they are named.
+
+    Raises:
+        ValueError: one is named without the other, or with the column of texts.
+    """
+    from deliberate.core.pairs import PairFormat
+
+    stated = {name: said[name] for name in ("question", "answer", "template", "separator")}
+    named = [name for name, value in stated.items() if value is not None]
+    if not named:
+        return None
+    if not {"question", "answer"} <= {*named} or said["field"] is not None:
+        odd = ", ".join(f"--{name}" for name in [*named, *(["field"] if said["field"] else [])])
+        raise ValueError(
+            f"--question and --answer go together, and without --field, got {odd}: name both "
+            "columns, or leave out what goes with them"
+        )
+    return PairFormat.of(stated)
+
+
+def _counting(advance: Advance) -> Callable[[int, int], None]:
+    """Moves the bar on by how many more passages are done."""
+    before = 0
+
+    def count(done: int, total: int) -> None:
+        nonlocal before
+        advance(done - before, total=total)
+        before = done
+
+    return count
+
+
+def _tell(report: "Report") -> None:
+    """Say what the user did not ask for."""
+    drawn = report.drawn
+    if drawn.length < drawn.length_wanted:
+        note(
+            f"few passages of {drawn.length_wanted} tokens in {drawn.source}: cut to at most "
+            f"{drawn.length} tokens (--length chooses)"
+        )
+    if drawn.left_out:
+        note(
+            f"{drawn.left_out:,} pairs of {drawn.source} left out: they do not fit {drawn.length} "
+            "tokens (--length chooses)"
+        )
