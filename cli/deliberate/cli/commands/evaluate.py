@@ -9,6 +9,7 @@ import typer
 
 from deliberate.cli import bench_options, eval_options, options
 from deliberate.cli.bench import Asked, run_bench
+from deliberate.cli.eval_cost import Priced, priced, show_cost
 from deliberate.cli.eval_problems import Problems, answered, show_problems
 from deliberate.cli.eval_shown import show, show_together
 from deliberate.cli.eval_subjects import compared, load_subjects
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from deliberate.core.pairs import PairFormat
     from deliberate.eval import Report
     from deliberate.eval.accuracy import Accuracy
+    from deliberate.eval.cost_report import Cost
 
 
 def evaluate(
@@ -60,6 +62,10 @@ def evaluate(
     problems: eval_options.Problems = None,
     steps: eval_options.Steps = None,
     count: eval_options.Count = None,
+    cost: eval_options.Cost = False,
+    prompt_tokens: eval_options.PromptTokens = None,
+    decoded_tokens: eval_options.DecodedTokens = None,
+    repeats: eval_options.Repeats = None,
 ) -> None:
     """Measure perplexity at tokens 1, 2, 4, 8, 16 and 32 after anchors in held-out text.
 
@@ -71,14 +77,17 @@ def evaluate(
     Several runs are measured on the first one's texts, and shown side by side.
 
     With --bench it asks benchmarks instead, of the base alone and with latents; with --problems it
-    asks problems that it makes.
+    asks problems that it makes; with --cost it measures what latents cost: time, FLOPs, memory.
     """  # noqa: DOC501
     from deliberate.eval import Sample, evaluate_together
 
     runs, made = [run, *(others or [])], Problems(problems, steps, count)
+    costs = Priced(cost, prompt_tokens, decoded_tokens, repeats)
     with configuring():
         texts_only = {"--bench": bench, "--data": data, "--question": question, "--domain": domain}
-        made.check_alone({**texts_only, "--delay": delay is not None, "--every-token": every_token})
+        others_too = {"--delay": delay is not None, "--every-token": every_token}
+        made.check_alone({**texts_only, **others_too})
+        costs.check_alone({"--problems": problems, **texts_only, **others_too})
     asked = Asked(bench, bench_data, bench_limit, run_generated_code, batch, resume)
     if asked.wanted:
         if others:
@@ -99,6 +108,7 @@ def evaluate(
         raise FileExistsError(f"{str(output)!r} exists: add --force, or name another file with -o")
     with configuring():
         chosen = made.chosen(seed) if made.wanted else None
+        asked_costs = costs.chosen(seed) if costs.wanted else None
         sample = Sample(
             texts=texts,
             anchors=_anchors(anchors, every_token=every_token),
@@ -111,6 +121,14 @@ def evaluate(
         others_than = compared(runs, against, soft)
     model = _load_base(run, base, device, dtype)
     subjects = load_subjects(runs, others_than, model)
+    if asked_costs is not None:
+        found_costs = priced(model, subjects, asked_costs)
+        _keep([found_costs], runs, output, name="cost.json")
+        if as_json:
+            emit(_result([found_costs], runs))
+        else:
+            show_cost(found_costs, model.id)
+        return
     if chosen is not None:
         found = answered(model, subjects, chosen)
         _keep(found, runs, output, name="problems.json")
@@ -243,9 +261,9 @@ def _tell(report: "Report") -> None:
         )
 
 
-def _result(reports: "Sequence[Report | Accuracy]", runs: Sequence[str]) -> dict[str, Any]:
-    """What `--json` prints: one run's report, or a list of several runs' own."""
-    if len(runs) == 1:
+def _result(reports: "Sequence[Report | Accuracy | Cost]", runs: Sequence[str]) -> dict[str, Any]:
+    """What `--json` prints: one run's report, a list of several runs' own, or one of all."""
+    if len(reports) == 1:
         return reports[0].to_dict()
     return {
         "results": [
@@ -255,7 +273,11 @@ def _result(reports: "Sequence[Report | Accuracy]", runs: Sequence[str]) -> dict
 
 
 def _keep(
-    reports: "Sequence[Report | Accuracy]", runs: Sequence[str], output: Path | None, *, name: str
+    reports: "Sequence[Report | Accuracy | Cost]",
+    runs: Sequence[str],
+    output: Path | None,
+    *,
+    name: str,
 ) -> None:
     """Write the report: with its run if there is one, several only where they were asked for."""
     from deliberate.core.atomic import write_bytes

@@ -1,0 +1,197 @@
+"""`deliberate eval --cost`: what latents cost beside the base alone.
+
+runs, baselines --one prompt, in turn--> times, FLOPs, memory, bytes --> tables
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from deliberate.cli.eval_shown import counted, say
+from deliberate.cli.eval_table import empty
+from deliberate.cli.models import patient_bars
+from deliberate.cli.terminal import progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from deliberate.core.base import Base
+    from deliberate.eval import Subject
+    from deliberate.eval.cost import CostSetting
+    from deliberate.eval.cost_report import Cost
+
+NOTHING = "-"
+"""Stands where nothing can be measured."""
+
+_UNITS = ("", " k", " M", " G", " T", " P", " E")
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """What was said of costs on the command line."""
+
+    wanted: bool
+    prompt_tokens: int | None
+    decoded_tokens: int | None
+    repeats: int | None
+
+    def check_alone(self, given: Mapping[str, object]) -> None:
+        """See that nothing is said of texts or questions, and of costs only where they are asked.
+
+        Args:
+            given: What was said of texts and questions, by option; what was not said is false.
+
+        Raises:
+            ValueError: something is said in vain.
+        """
+        own = [f"--{name.replace('_', '-')}" for name in self._stated]
+        odd = [name for name, value in given.items() if value]
+        if own and not self.wanted:
+            raise ValueError(f"{own[0]} is for costs: add --cost")
+        if odd and self.wanted:
+            raise ValueError(f"--cost asks nothing but a prompt of its own: leave out {odd[0]}")
+
+    def chosen(self, seed: int) -> "CostSetting":
+        """What is asked, and how often.
+
+        Args:
+            seed: Of the prompt.
+
+        Raises:
+            ValueError: one of the numbers is out of range.
+        """
+        from deliberate.eval.cost import CostSetting
+
+        return CostSetting(**self._stated, seed=seed)
+
+    @property
+    def _stated(self) -> dict[str, int]:
+        stated = {
+            "prompt_tokens": self.prompt_tokens,
+            "decoded_tokens": self.decoded_tokens,
+            "repeats": self.repeats,
+        }
+        return {name: value for name, value in stated.items() if value is not None}
+
+
+def priced(base: "Base", subjects: "Sequence[Subject]", setting: "CostSetting") -> "Cost":
+    """Measure costs, all coprocessors and baselines in turn.
+
+    Args:
+        base: The frozen model.
+        subjects: The coprocessors, and their baselines.
+        setting: What is asked, and how often.
+    """
+    from deliberate.eval.cost import cost
+
+    with patient_bars(), progress("timing", None) as advance:
+        return cost(base, subjects, setting, on_runs=lambda done, total: advance(1, total=total))
+
+
+def show_cost(cost: "Cost", base: str) -> None:
+    """Show what latents cost.
+
+    Args:
+        cost: What was measured.
+        base: Its name.
+    """
+    from rich.console import Console
+
+    result = cost.to_dict()
+    console = Console()
+    say(console, f"What an answer from {base} costs: medians, least and most below", style="italic")
+    console.print(_times(result["rows"]))
+    console.print(_sizes(result["rows"]))
+    say(console, "Milliseconds from a cached prompt to the first token:", style="italic")
+    _show_by_number(console, result)
+    say(
+        console,
+        f"{counted(result['repeats'], 'turn')} of a prompt of {result['prompt_tokens']:,} random tokens, "
+        f"then {result['decoded_tokens']:,} more, in {result['dtype']} on {result['device']} with "
+        f"{counted(result['threads'], 'CPU thread')}; peak: weights and what tensors hold besides.",
+        style="dim italic",
+    )
+
+
+def _times(rows: Sequence[Mapping[str, Any]]) -> "Table":
+    headings = ("from text\nms", "from cache\nms", "over base\nms", "tokens\na second")
+    table = _table(headings)
+    for row in rows:
+        table.add_row(
+            _heading(row),
+            _spread(row["first_token_seconds"], 1e3),
+            _spread(row["first_token_cached_seconds"], 1e3),
+            _spread(row["extra_seconds"], 1e3),
+            _spread(row["tokens_per_second"], 1),
+        )
+    return table
+
+
+def _sizes(rows: Sequence[Mapping[str, Any]]) -> "Table":
+    table = _table(("weights\ntrained", "extra\nFLOPs", "peak\nbytes", "cache file\n+ latents"))
+    for row in rows:
+        count = row["parameters"]
+        table.add_row(
+            _heading(row),
+            f"{_short(count['total'])}\n{_short(count['trained'])}",
+            _short(row["extra_flops"]),
+            NOTHING if row["peak_bytes"] is None else f"{_short(row['peak_bytes'])}B",
+            f"{_short(row['cache_bytes'])}B\n+ {_short(row['latents_bytes'])}B",
+        )
+    return table
+
+
+def _show_by_number(console: "Console", result: Mapping[str, Any]) -> None:
+    """Two tables of a row, a column each number."""
+    for key, what, heading in (
+        ("by_latents", "latents", "latents"),
+        ("chain_of_thought", "tokens", "tokens thought aloud by the base"),
+    ):
+        each = result[key]
+        table = empty("")
+        for one in each:
+            table.add_column(f"{one[what]}", justify="right")
+        table.add_row("ms", *(_spread(one["first_token_cached_seconds"], 1e3) for one in each))
+        say(console, f"After this many {heading}:")
+        console.print(table)
+
+
+def _table(headings: Sequence[str]) -> "Table":
+    table = empty("")
+    table.columns[0].justify = "left"
+    for heading in headings:
+        table.add_column(heading, justify="right", min_width=len("tokens"))
+    return table
+
+
+def _heading(row: Mapping[str, Any]) -> "Text":
+    """A row's name, its run and its kind."""
+    from rich.text import Text  # a run's name is no markup
+
+    if row["run"] is None:
+        return Text("base alone")
+    count = counted(row["latents"], "latent") if row["latents"] else "no latents"
+    return Text(f"{row['name']}: {row['run']}\n{row['kind']}, {count}")
+
+
+def _spread(found: Mapping[str, float] | None, factor: float) -> str:
+    if found is None:
+        return NOTHING
+    median, low, high = (_digits(factor * found[name]) for name in ("median", "low", "high"))
+    return f"{median}\n{low}…{high}"
+
+
+def _digits(value: float) -> str:
+    """A number in few characters, three digits where it has no more before its point."""
+    size = abs(value)
+    return f"{value:,.{2 if size < 10 else 1 if size < 100 else 0}f}"
+
+
+def _short(count: int) -> str:
+    """A whole number in three digits and a prefix of units of 1,000."""
+    size, unit = float(count), 0
+    while size >= 999.5 and unit + 1 < len(_UNITS):
+        size, unit = size / 1000, unit + 1
+    return f"{count}" if not unit else f"{size:.3g}{_UNITS[unit]}"
