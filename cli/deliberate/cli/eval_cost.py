@@ -101,16 +101,18 @@ def show_cost(cost: "Cost", base: str) -> None:
 
     result = cost.to_dict()
     console = Console()
-    say(console, f"What an answer from {base} costs: medians, least and most below", style="italic")
+    title = f"{base}: time to the first token of an answer, and speed after it, least…most below"
+    say(console, title, style="italic")
     console.print(_times(result["rows"]))
+    say(console, "What else an answer takes:", style="italic")
     console.print(_sizes(result["rows"]))
-    say(console, "Milliseconds from a cached prompt to the first token:", style="italic")
     _show_by_number(console, result)
     say(
         console,
-        f"{counted(result['repeats'], 'turn')} of a prompt of {result['prompt_tokens']:,} random tokens, "
-        f"then {result['decoded_tokens']:,} more, in {result['dtype']} on {result['device']} with "
-        f"{counted(result['threads'], 'CPU thread')}; peak: weights and what tensors hold besides.",
+        f"{counted(result['repeats'], 'turn')} of a prompt of {result['prompt_tokens']:,} random "
+        f"tokens, then {result['decoded_tokens']:,} more, in {result['dtype']} on "
+        f"{result['device']} with {counted(result['threads'], 'CPU thread')}; peak: weights and "
+        "what tensors hold besides.",
         style="dim italic",
     )
 
@@ -137,24 +139,25 @@ def _sizes(rows: Sequence[Mapping[str, Any]]) -> "Table":
             _heading(row),
             f"{_short(count['total'])}\n{_short(count['trained'])}",
             _short(row["extra_flops"]),
-            NOTHING if row["peak_bytes"] is None else f"{_short(row['peak_bytes'])}B",
-            f"{_short(row['cache_bytes'])}B\n+ {_short(row['latents_bytes'])}B",
+            _bytes(row["peak_bytes"]),
+            f"{_bytes(row['cache_bytes'])}\n+ {_bytes(row['latents_bytes'])}",
         )
     return table
 
 
 def _show_by_number(console: "Console", result: Mapping[str, Any]) -> None:
     """Two tables of a row, a column each number."""
+    first = "Time from cache to the first token"
     for key, what, heading in (
-        ("by_latents", "latents", "latents"),
-        ("chain_of_thought", "tokens", "tokens thought aloud by the base"),
+        ("by_latents", "latents", f"{first} by number of latents, first run's kind:"),
+        ("chain_of_thought", "tokens", f"{first} when the base decodes so many before it:"),
     ):
         each = result[key]
         table = empty("")
         for one in each:
             table.add_column(f"{one[what]}", justify="right")
         table.add_row("ms", *(_spread(one["first_token_cached_seconds"], 1e3) for one in each))
-        say(console, f"After this many {heading}:")
+        say(console, heading, style="italic")
         console.print(table)
 
 
@@ -187,6 +190,11 @@ def _digits(value: float) -> str:
     """A number in few characters, three digits where it has no more before its point."""
     size = abs(value)
     return f"{value:,.{2 if size < 10 else 1 if size < 100 else 0}f}"
+
+
+def _bytes(count: int) -> str:
+    found = _short(count)
+    return f"{found}B" if " " in found else f"{found} B"
 
 
 def _short(count: int) -> str:

@@ -5,6 +5,7 @@ prompt --base--> cache --(coprocessor, base)--> augmented cache --base--> tokens
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -95,15 +96,16 @@ class Candidate:
             reading=None if self.reads_caches else reading,
         )[0]
 
-    def decode(self, cache: Cache, tokens: int) -> list[int]:
-        """Greedily decoded tokens; latents are asked for first where the cache has none.
+    def decode(self, caches: Sequence[Cache], tokens: int) -> list[list[int]]:
+        """Greedily decoded tokens; latents are asked for first where a cache has none.
 
         Args:
-            cache: Of this candidate's base; left as it was.
-            tokens: How many, whether or not the text ends before.
+            caches: Of this candidate's base; left as they were.
+            tokens: How many for each, whether or not its text ends before.
         """
         sampling = Sampling(max_tokens=tokens, ignore_end=True)
-        return generate(self.base, [cache], sampling, coprocessor=self.writer)[0].token_ids
+        found = generate(self.base, caches, sampling, coprocessor=self.writer)
+        return [each.token_ids for each in found]
 
 
 def resized(coprocessor: Coprocessor, latents: int) -> Coprocessor:

@@ -171,14 +171,14 @@ class _Asked:
     def runs(self, decoded: int) -> dict[str, Callable[[], object]]:
         """What is timed of it, by name."""
         decode = self.candidate.decode
-        cached = {"cache": partial(decode, self.plain, 1)} if self.candidate.reads_caches else {}
+        cached = {"cache": partial(decode, [self.plain], 1)} if self.candidate.reads_caches else {}
         # The last has its latents already, and pays for one token's logits besides.
-        last = partial(decode, self.thought, decoded + 1)
+        last = partial(decode, [self.thought], decoded + 1)
         return {"text": partial(self.from_text, 1), **cached, "decode": last}
 
-    def from_text(self, tokens: int) -> list[int]:
+    def from_text(self, tokens: int) -> list[list[int]]:
         """Read the prompt and decode."""
-        return self.candidate.decode(self.candidate.thought(self.prompt), tokens)
+        return self.candidate.decode([self.candidate.thought(self.prompt)], tokens)
 
     def bytes_on_disk(self) -> tuple[int, int]:
         """Sizes of the files of the plain and of the augmented cache."""
@@ -201,10 +201,10 @@ def _with_other_numbers(asked: Sequence[_Asked]) -> Runs:
             if has_room(first.base, writer, tokens):
                 trained = dataclasses.replace(first.trained, coprocessor=writer)
                 candidate = dataclasses.replace(first, trained=trained)
-                runs["latents", count] = partial(candidate.decode, plain, 1)
+                runs["latents", count] = partial(candidate.decode, [plain], 1)
     for count in THOUGHTS:
         if positions is None or tokens + count <= positions:
-            runs["thought", count] = partial(base.decode, plain, count + 1)
+            runs["thought", count] = partial(base.decode, [plain], count + 1)
     return runs
 
 
