@@ -7,7 +7,8 @@ Both decode greedily after the same text, at the same batch, and must give the s
 is checked in float32, because in bfloat16 near ties depend on the shapes that are computed.
 Ours opens the files and joins them within the time; theirs is handed a cache that is ready.
 The file keeps the last hidden state, so ours makes one forward less; each side's time is
-divided by the forwards it makes. The base has random weights and never ends a text.
+divided by the forwards it makes. The base has random weights and never ends a text. What is timed
+of ours, and in which turns, is what `deliberate eval --cost` times.
 
     python benchmarks/decode.py --repeats 5
 """
@@ -26,26 +27,25 @@ from deliberate.core import (
     Base,
     Cache,
     CacheFile,
-    Sampling,
+    Trained,
     build,
     coprocessor_config,
-    generate,
     prefill,
     save,
 )
+from deliberate.eval.candidate import Candidate
 
 DECODE_TARGET, THINK_TARGET = 1.05, 4.0
 LATENTS = 16
 
 
-def from_files(base: Base, paths: list[Path], tokens: int) -> list[list[int]]:
+def from_files(asked: Candidate, paths: list[Path], tokens: int) -> list[list[int]]:
     """Ours: open the files and decode from them."""
     caches = []
     for path in paths:
         with CacheFile(path) as file:
             caches.append(file.cache())
-    results = generate(base, caches, Sampling(max_tokens=tokens))
-    return [result.token_ids for result in results]
+    return asked.decode(caches, tokens)
 
 
 def by_transformers(base: Base, caches: list[Cache], tokens: int) -> list[list[int]]:
@@ -92,13 +92,14 @@ def timed(options: argparse.Namespace, dtype: torch.dtype, *, repeats: int) -> d
         paths = [Path(folder) / f"{row}.st" for row in range(options.batch)]
         for cache, path in zip(caches, paths, strict=True):
             save(cache, path)
-        ours = partial(from_files, base, paths, options.tokens)
+        ours = partial(from_files, Candidate(name="base", base=base), paths, options.tokens)
         theirs = partial(by_transformers, base, caches, options.tokens)
         if not repeats:
             if ours() != theirs():
                 raise SystemExit("the decoded tokens differ")
             return {}
-        think = partial(generate, base, caches, Sampling(max_tokens=1), coprocessor=coprocessor)
+        trained = Trained(coprocessor=coprocessor, id="untrained", fingerprint="")
+        think = partial(Candidate.of("latents", base, trained).decode, caches, 1)
         return in_turn({"ours": ours, "transformers": theirs, "think": think}, repeats=repeats)
 
 

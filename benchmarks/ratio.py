@@ -2,9 +2,10 @@
 
 import json
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from deliberate.eval import clock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +36,7 @@ def in_turn(
         repeats: Timed turns, after one that is not timed.
         before: Run before each of them, and not timed.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeats + 1):
-        for name, run in runs.items():
-            before()
-            start = time.perf_counter()
-            run()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
+    seconds = clock.in_turn(runs, repeats=repeats, before=before)
     return {name: statistics.median(each) for name, each in seconds.items()}
 
 

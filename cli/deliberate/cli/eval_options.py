@@ -121,3 +121,21 @@ Count = Annotated[
     int | None,
     typer.Option(help="Problems of each family and number of steps.", show_default="100"),
 ]
+Cost = Annotated[
+    bool,
+    typer.Option("--cost", help="Measure instead what latents cost: time, FLOPs, memory, bytes."),
+]
+PromptTokens = Annotated[
+    int | None,
+    typer.Option(
+        help="Tokens of the prompt that costs are measured on.",
+        show_default="512, or half the base's positions",
+    ),
+]
+DecodedTokens = Annotated[
+    int | None,
+    typer.Option(help="Tokens decoded after the first, for costs.", show_default="32"),
+]
+Repeats = Annotated[
+    int | None, typer.Option(help="Timed turns of what costs are measured on.", show_default="5")
+]

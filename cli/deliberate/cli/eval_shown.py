@@ -26,7 +26,7 @@ def show(result: dict[str, Any], run: str, base: str) -> None:
     from deliberate.core.verdict import verdict
 
     console = Console()
-    late = f", latents {_counted(result['delay'], 'token')} late" if result["delay"] else ""
+    late = f", latents {counted(result['delay'], 'token')} late" if result["delay"] else ""
     title = f"{run} for {base}: perplexity by token after the anchor{late}"
     say(console, title, style="italic")
     for table in tables(result["perplexity"]["base"], conditions(result)):
@@ -66,7 +66,7 @@ def show_together(results: Sequence[dict[str, Any]], runs: Sequence[str], base: 
     for run, result in zip(runs, results, strict=True):
         setting = result["setting"]
         count = setting["latents"]
-        what = _counted(count, "latent") if writes_latents(result) else "no latents"
+        what = counted(count, "latent") if writes_latents(result) else "no latents"
         columns.append(
             Column(
                 heading=f"{run}: {setting['kind']}, {what}",
@@ -99,9 +99,9 @@ def caption(result: dict[str, Any]) -> str:
     factor = "x: times the base's perplexity. " if any(map(is_factor, cells)) else ""
     return (
         f"Each cell: perplexity, its change, and the change's 95 % interval from resampling each "
-        f"{result['resampled']}. {factor}{_counted(result['anchors'], 'anchor')} in "
-        f"{_counted(result['passages'], 'passage')} of at most {result['length']} tokens, "
-        f"{_counted(result['documents'], 'document')} of {result['data']}{passage}"
+        f"{result['resampled']}. {factor}{counted(result['anchors'], 'anchor')} in "
+        f"{counted(result['passages'], 'passage')} of at most {result['length']} tokens, "
+        f"{counted(result['documents'], 'document')} of {result['data']}{passage}"
     )
 
 
@@ -111,7 +111,7 @@ def _show_domains(console: "Console", domains: dict[str, Any]) -> None:
     say(console, "Change with latents by domain:", style="italic")
     units = {name: each[f"{each['resampled']}s"] for name, each in domains.items()}
     rows = {
-        f"{name}\n{_counted(units[name], each['resampled'])}": each["change_percent"]["latents"]
+        f"{name}\n{counted(units[name], each['resampled'])}": each["change_percent"]["latents"]
         for name, each in domains.items()
     }
     for table in compact("domain", rows):
@@ -130,11 +130,12 @@ def _say_settings(console: "Console", result: dict[str, Any]) -> None:
         return
     say(
         console,
-        f"{_counted(setting['latents'], 'latent')}, kind {setting['kind']!r}: "
+        f"{counted(setting['latents'], 'latent')}, kind {setting['kind']!r}: "
         f"soft_input {setting['soft_input']}, latent_norm {setting['latent_norm']}, "
         f"latent_scale {setting['latent_scale']:g}, positions {setting['positions']}.",
     )
 
 
-def _counted(count: int, what: str) -> str:
+def counted(count: int, what: str) -> str:
+    """A number of things, in words."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"

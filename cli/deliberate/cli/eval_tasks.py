@@ -48,6 +48,7 @@ _OPTIONS = {
         "anchors", "every_token", "ahead", "length",
     ),
     PROBLEMS: ("steps", "count"),
+    COST: ("prompt_tokens", "decoded_tokens", "repeats"),
     BENCH: ("bench_data", "bench_limit", "run_generated_code", "batch"),
 }  # fmt: skip
 """Options that mean something to one task alone."""
@@ -55,6 +56,7 @@ _OPTIONS = {
 _ASKS_FOR = {
     PERPLEXITY: "perplexity",
     PROBLEMS: "problems: add --problems all",
+    COST: "costs: add --cost",
     BENCH: "benchmarks: add --bench NAMES",
 }
 

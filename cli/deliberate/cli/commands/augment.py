@@ -140,7 +140,6 @@ def _run(base: "Base", trained: "Trained", pending: list[tuple[Path, Path]], bat
     from deliberate.core.cache_file import CacheFile, save
     from deliberate.core.errors import CacheError
 
-    names = {"name": trained.id, "fingerprint": trained.fingerprint}
     with progress("augment", len(pending)) as advance:
         for part in longest_first(pending, length=lambda pair: _num_tokens(pair[0]), size=batch):
             plain = []
@@ -149,7 +148,13 @@ def _run(base: "Base", trained: "Trained", pending: list[tuple[Path, Path]], bat
                     file.verify()  # its content gets a new checksum, which must not hide damage
                     plain.append(placed(file.cache(), base.device).text_part())
             try:
-                caches = ask(base, trained.coprocessor, plain, **names)
+                caches = ask(
+                    base,
+                    trained.coprocessor,
+                    plain,
+                    name=trained.id,
+                    fingerprint=trained.fingerprint,
+                )
             except CacheError as error:  # it is about the longest, which comes first
                 raise CacheError(f"{str(part[0][0])!r}: {error}") from error
             for (_, target), cache in zip(part, caches, strict=True):

@@ -11,11 +11,20 @@ import typer
 
 from deliberate.cli import bench_options, eval_options, options
 from deliberate.cli.bench import Asked, run_bench
+from deliberate.cli.eval_cost import Costs, costs_named
 from deliberate.cli.eval_kept import Place, place, write_file
 from deliberate.cli.eval_problems import Problems, problems_named
 from deliberate.cli.eval_subjects import compared, load_subjects
 from deliberate.cli.eval_suites import Suite, settled
-from deliberate.cli.eval_tasks import BENCH, PERPLEXITY, PROBLEMS, Task, as_object, check_options
+from deliberate.cli.eval_tasks import (
+    BENCH,
+    COST,
+    PERPLEXITY,
+    PROBLEMS,
+    Task,
+    as_object,
+    check_options,
+)
 from deliberate.cli.eval_texts import texts_named
 from deliberate.cli.failures import configuring
 from deliberate.cli.models import chosen_device, chosen_dtype, load_base, load_coprocessor
@@ -59,6 +68,10 @@ def evaluate(
     problems: eval_options.Problems = None,
     steps: eval_options.Steps = None,
     count: eval_options.Count = None,
+    cost: eval_options.Cost = False,
+    prompt_tokens: eval_options.PromptTokens = None,
+    decoded_tokens: eval_options.DecodedTokens = None,
+    repeats: eval_options.Repeats = None,
     bench: bench_options.Bench = None,
     bench_data: bench_options.BenchData = None,
     bench_limit: bench_options.BenchLimit = None,
@@ -75,10 +88,11 @@ def evaluate(
     Several runs are measured on the first one's texts, and shown side by side.
 
     With --bench it asks benchmarks instead, of the base alone and with latents; with --problems it
-    asks problems that it makes; --suite quick measures texts, problems and cost together.
+    asks problems that it makes; with --cost it measures what latents cost: time, FLOPs, memory.
+    --suite quick measures texts, problems and cost together.
     """
     runs = [run, *(others or [])]
-    wanted = _wanted(suite, problems, bench)
+    wanted = _wanted(context.params)
     check_options(context, wanted)
 
     def load() -> "Base":
@@ -101,23 +115,28 @@ def evaluate(
         task.show(results[task.name], runs, model.id)
 
 
-def _wanted(suite: Suite | None, problems: str | None, bench: str | None) -> list[str]:
+def _wanted(said: Mapping[str, Any]) -> list[str]:
     """The tasks that options name.
 
     Raises:
         typer.BadParameter: two of them do not go together.
     """
-    if bench is not None:
-        odd = "--suite" if suite else "--problems" if problems else None
-        if odd is not None:
-            raise typer.BadParameter(
-                f"--bench and {odd} exclude each other: measure one after the other, the second "
-                "with --resume where both go into one folder"
-            )
-        return [BENCH]
-    if suite is not None:
-        return [PERPLEXITY, PROBLEMS]
-    return [PERPLEXITY] if problems is None else [PROBLEMS]
+    named = {
+        "--suite": [PERPLEXITY, PROBLEMS, COST],
+        "--bench": [BENCH],
+        "--problems": [PROBLEMS],
+        "--cost": [COST],
+    }
+    given = [option for option in named if said[option.removeprefix("--")]]
+    first, *more = given or [""]
+    if not first:
+        return [PERPLEXITY]
+    if more and (first != "--suite" or "--bench" in more):  # the others are parts of a suite
+        raise typer.BadParameter(
+            f"{first} and {more[0]} exclude each other: measure one after the other, into one "
+            "folder with -o and --resume"
+        )
+    return named[first]
 
 
 def _tasks(
@@ -134,6 +153,8 @@ def _tasks(
         tasks.append(texts_named(said, against=against, run=runs[0]))
     if PROBLEMS in wanted:
         tasks.append(Problems(against=against, chosen=problems_named(said)))
+    if COST in wanted:
+        tasks.append(Costs(against=against, setting=costs_named(said)))
     return tasks
 
 

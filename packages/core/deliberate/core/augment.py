@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from deliberate.core.base import Base
-from deliberate.core.cache import Batch, Cache, caches, stack
+from deliberate.core.cache import Batch, Cache, Reading, caches, stack
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import CacheError, TextError
 from deliberate.core.groups import latent_positions
@@ -92,6 +92,7 @@ def augment(
     *,
     name: str = "",
     fingerprint: str = "",
+    reading: Reading | None = None,
 ) -> list[Cache]:
     """Ask for latents over caches, and let the base read them.
 
@@ -101,6 +102,8 @@ def augment(
         plain: Caches without latents; left as they were.
         name: The coprocessor's name, to be noted in the caches.
         fingerprint: The coprocessor's fingerprint, likewise.
+        reading: The same texts as they were read just now, for a coprocessor that reads more of
+            them than caches keep.
 
     Raises:
         CacheError: a cache has latents, or no room for them in the base's positions.
@@ -121,7 +124,8 @@ def augment(
             f"the text has {int(lengths.max())} tokens and {base.id!r} reads at most "
             f"{base.positions}: there is no room for {count} latents"
         )
-    latents = coprocessor(stack(plain, base.trunk), anchors)[:, 0].to(base.model.dtype)
+    latents = coprocessor(reading or stack(plain, base.trunk), anchors)[:, 0]
+    latents = latents.to(base.model.dtype)
     batch = Batch(plain)
     hidden = batch.feed(base.trunk, latents, position_ids=position_ids[:, 0])
     origin = dataclasses.replace(base.origin, coprocessor=name, coprocessor_fingerprint=fingerprint)

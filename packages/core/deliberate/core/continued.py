@@ -51,6 +51,10 @@ class ContinuedBase(Coprocessor):
             "`deliberate eval`, or augment with another kind, such as full"
         )
 
+    def answering(self, base: Base) -> Base:
+        """The copy, which stands in the base's place."""
+        return self._copy
+
     def losses(
         self,
         base: Base,

@@ -196,6 +196,10 @@ class Coprocessor(nn.Module, ABC):
             execution=self.execution,
         )
 
+    def answering(self, base: Base) -> Base:
+        """The base that reads and decodes where this is asked: the one that it serves."""
+        return base
+
     def finished(self) -> "Coprocessor":
         """What is kept of it, now or when training ends; this one stays as it is."""
         return self

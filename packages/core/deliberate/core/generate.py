@@ -47,6 +47,9 @@ class Sampling:
     every: int | None = None
     """Ask for latents again each time this many tokens were decoded; none asks once."""
 
+    ignore_end: bool = False
+    """Decode on past end tokens, where a number of tokens is what counts, as for their time."""
+
     def __post_init__(self) -> None:
         """Check the values.
 
@@ -226,7 +229,7 @@ class _Decoding:
 
     def __init__(self, base: Base, rows: list[_Row], sampling: Sampling) -> None:
         self._base, self._rows = base, rows
-        self._end = end_tokens(base)
+        self._end = set() if sampling.ignore_end else end_tokens(base)
         self._greedy = sampling.temperature == 0
         self._warpers = []
         if not self._greedy:
