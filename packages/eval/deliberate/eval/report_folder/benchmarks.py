@@ -1,0 +1,58 @@
+"""Benchmarks: the base and the base with latents on the same questions, and a paired test."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from deliberate.eval.report_folder.blocks import Block, Cell, Said, Section, Table
+from deliberate.eval.report_folder.numbers import NONE, count, p_value, plain, signed
+
+LEVEL = 0.05
+"""Below this p a difference is told from none."""
+
+
+def benchmarks(results: Mapping[str, Any]) -> list[Section]:
+    """The section of benchmarks."""
+    found = results["tasks"].get("bench", {}).get("result") or {}
+    blocks: list[Block] = []
+    if found.get("sets"):
+        blocks.append(_table(found["sets"]))
+    if found.get("left_out"):
+        left = "; ".join(f"{name}: {reason}" for name, reason in found["left_out"].items())
+        blocks.append(Said(text=f"Left out: {left}.", quiet=True))
+    return [Section(name="benchmarks", heading="Benchmarks", blocks=blocks)]
+
+
+def _table(sets: Mapping[str, Mapping[str, Any]]) -> Table:
+    return Table(
+        caption="Benchmarks, through lm-evaluation-harness",
+        head=[
+            "Benchmark",
+            "Score",
+            "Shots",
+            "Questions",
+            "Base",
+            "With latents",
+            "Difference",
+            "Gained",
+            "Lost",
+            "p (McNemar)",
+        ],
+        rows=[_row(name, each) for name, each in sets.items()],
+        note="In percent. Gained: questions that only the base with latents gets right. Lost: that "
+        f"only the base alone does. Bold: p below {LEVEL:g}; no correction for their number.",
+    )
+
+
+def _row(name: str, found: Mapping[str, Any]) -> list[Cell]:
+    p, difference = found.get("p"), found.get("difference")
+    told = p is not None and difference is not None and p < LEVEL and difference
+    tone = ("better" if difference > 0 else "worse") if told and difference is not None else ""
+    return [
+        Cell(text=name),
+        Cell(text=str(found.get("score", NONE))),
+        *(Cell(text=count(found.get(key))) for key in ("shots", "questions")),
+        *(Cell(text=plain(found.get(key))) for key in ("base", "latents")),
+        Cell(text=signed(difference), tone=tone),
+        *(Cell(text=count(found.get(key))) for key in ("gained", "lost")),
+        Cell(text=p_value(p)),
+    ]

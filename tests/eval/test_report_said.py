@@ -1,0 +1,129 @@
+"""What a report says of made-up results, and that whatever may be missing is not missed."""
+
+import re
+
+import pytest
+
+from deliberate.eval.report_folder.document import heading, sections
+from deliberate.eval.report_folder.examples import examples
+from deliberate.eval.report_folder.markdown import markdown as written
+from deliberate.eval.report_folder.tradeoff import tradeoff
+
+HEADINGS = (
+    "Verdict",
+    "Perplexity by token ahead",
+    "Against other latents",
+    "Late latents",
+    "By domain",
+    "Problems",
+    "When to ask for latents",
+    "Quality against latency",
+    "What it costs",
+    "Benchmarks",
+    "Examples",
+    "How it was measured",
+)
+
+
+def headings(markdown):
+    return re.findall(r"^## (.*)$", markdown, re.MULTILINE)
+
+
+def said(results):
+    """The Markdown, for which nothing is drawn."""
+    return written(heading(results), sections(results))
+
+
+def test_all_that_was_measured_is_shown_in_its_order(made_results):
+    assert tuple(headings(said(made_results))) == HEADINGS
+
+
+@pytest.mark.parametrize("task", ["perplexity", "problems", "cost", "bench"])
+def test_a_task_that_was_not_measured_is_not_shown(made_results, task):
+    del made_results["tasks"][task]
+    missing = {
+        "perplexity": {*HEADINGS[1:5], "When to ask for latents", "Examples"},
+        "problems": {"Problems"},
+        "cost": {"What it costs", "Quality against latency"},
+        "bench": {"Benchmarks"},
+    }[task]
+    markdown = said(made_results)
+    assert set(headings(markdown)) == {*HEADINGS} - missing
+
+
+def test_each_task_alone_and_none_at_all_is_a_report(made_results):
+    tasks = made_results["tasks"]
+    for names in ([], *([name] for name in tasks)):
+        markdown = said({**made_results, "tasks": {name: tasks[name] for name in names}})
+        assert headings(markdown)[-1] == "How it was measured"
+
+
+OPTIONAL = ("gate", "examples", "delays", "domains", "latents_against", "anchors", "documents")
+
+
+@pytest.mark.parametrize("key", OPTIONAL)
+def test_what_a_report_of_perplexity_may_lack_is_not_missed(alone, key):
+    [report] = alone["tasks"]["perplexity"]["result"]
+    del report[key]
+    said(alone)
+    report[key] = None
+    said(alone)
+
+
+def nulls(value):
+    """Every number and every dictionary of times at the ends of a document, one by one, as none."""
+    for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+        value[key] = None
+        yield
+        value[key] = each
+        if isinstance(each, dict | list):
+            yield from nulls(each)
+
+
+def test_any_value_of_cost_may_be_none(made_results):
+    for _ in nulls(made_results["tasks"]["cost"]["result"]):
+        sections(made_results)
+
+
+def test_any_value_of_a_gate_may_be_none(made_results):
+    for _ in nulls(made_results["tasks"]["perplexity"]["result"][0]["gate"]):
+        sections(made_results)
+
+
+def test_numbers_that_are_none_are_dashes_and_no_nan_is_drawn(alone):
+    row = alone["tasks"]["perplexity"]["result"][0]["change_percent"]["latents"]
+    row["32"] = {"value": float("nan"), "low": float("nan"), "high": float("nan")}
+    markdown = said(alone)
+    assert "nan" not in markdown.lower().replace("document", "")
+
+
+def test_the_rival_stands_as_far_as_it_takes(made_results):
+    [section] = tradeoff(made_results)
+    solved = section.blocks[1]
+    base, latents, rival = solved.lines
+    assert (list(base.x), list(base.y)) == ([0.0], [60.0])
+    assert list(latents.x) == pytest.approx([8.0, 12.0])  # milliseconds
+    assert list(latents.names) == ["4 latents", "8 latents"]
+    assert list(rival.x) == pytest.approx([1000 * (0.004 * 64 - 0.004)])
+    assert list(rival.y) == [78.0]
+
+
+def test_a_run_with_a_time_and_no_problems_is_no_point(made_results):
+    made_results["tasks"]["cost"]["result"]["rows"].pop()
+    [section] = tradeoff(made_results)
+    assert [len(block.lines[1].x) for block in section.blocks] == [1, 1]
+
+
+def test_a_token_is_tinted_by_doublings(made_results):
+    [section] = examples(made_results)
+    helped, hurt, *_ = section.blocks
+    assert [token.tint for token in helped.examples[0].tokens] == [2, 2, 2]
+    assert [token.tint for token in hurt.examples[0].tokens] == [-2, -2, -2]
+    assert hurt.examples[0].tokens[0].times.startswith("÷ 4")
+
+
+def test_who_measured_what_before_is_said(alone):
+    alone["tasks"]["bench"]["made"] = {"machine": "Another GPU", "deliberate": "0.0.9"}
+    markdown = said(alone)
+    assert "| bench | 2026-11-26T01:00:00Z | 61.50 s | Another GPU, 0.0.9 |" in markdown
+    assert "| cost | 2026-11-26T01:00:00Z | 61.50 s | the same |" in markdown
