@@ -4,19 +4,23 @@
 """
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from deliberate.cli.terminal import note
 
+if TYPE_CHECKING:
+    from deliberate.eval.results import Results
+
 FILES = {"perplexity": "eval.json", "problems": "problems.json", "cost": "cost.json"}
 """By task, in the folder of the run that was measured."""
 
-REPORT = "report"
+REPORT, PAGE = "report", "report.html"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +76,38 @@ def write_file(path: Path, result: dict[str, Any]) -> None:
     note(f"wrote {path}")
 
 
+class Kept:
+    """A report's folder, which is written anew after each task."""
+
+    def __init__(self, folder: Path, results: "Results", *, resume: bool) -> None:
+        """Begin a report, or go on with one.
+
+        Args:
+            folder: Of the report.
+            results: A document of nothing yet.
+            resume: Whether what the folder holds is gone on with.
+        """
+        self._folder = folder
+        self._results = results.read(folder, like=results) if resume else results
+
+    def result(self, task: str, settings: dict[str, Any], measure: Callable[[], Any]) -> Any:
+        """What a task came to, measured only if it was not.
+
+        Args:
+            task: Its name.
+            settings: What has to be the same.
+            measure: Gives plain values.
+        """
+        if self._results.done(task, settings):
+            note(f"{task}: measured before, kept")
+        else:
+            began = time.monotonic()
+            found = measure()
+            self._results.add(task, settings, seconds=time.monotonic() - began, result=found)
+            self._results.write(self._folder)
+        return self._results.tasks[task]["result"]
+
+
 def _own_folder(runs: Sequence[str]) -> Path | None:
     """The folder of the one run that is measured; several runs' results are in none of theirs."""
     from deliberate.core.checkpoint import EMBEDDED_FOLDERS
@@ -81,13 +117,15 @@ def _own_folder(runs: Sequence[str]) -> Path | None:
 
 
 def _report(folder: Path, *, force: bool, resume: bool) -> Place:
-    from deliberate.eval.results import RESULTS
+    from deliberate.eval.report_folder import require_report
+    from deliberate.eval.results import FILE
 
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(
             f"{str(folder)!r} is a file: name a folder for a report, or a file that ends in .json"
         )
-    there = (folder / RESULTS).exists()
+    require_report()
+    there = (folder / FILE).exists()
     if there and not (force or resume):
         raise FileExistsError(
             f"{str(folder)!r} holds a report: go on with --resume, add --force, or name another "

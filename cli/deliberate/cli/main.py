@@ -61,8 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 for a failure, 2 for a wrong use, 130 after Ctrl-C.
     """
+    typed = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(arguments, prog_name="deliberate", standalone_mode=False) or 0
+        # What was typed goes along as the context's object: results say what made them.
+        code = app(typed, prog_name="deliberate", standalone_mode=False, obj=["deliberate", *typed])
+        code = code or 0
     except TyperException as error:
         note(f"deliberate: {sentence(error)} (`--help` tells more)")
         return error.exit_code

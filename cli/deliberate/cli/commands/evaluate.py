@@ -3,8 +3,9 @@
 options --> tasks --one after another--> results --> tables, one JSON object, a report
 """
 
-from collections.abc import Mapping, Sequence
-from functools import cache
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ import typer
 from deliberate.cli import bench_options, eval_options, options
 from deliberate.cli.bench import Asked, run_bench
 from deliberate.cli.eval_cost import Costs, costs_named
-from deliberate.cli.eval_kept import Place, place, write_file
+from deliberate.cli.eval_kept import PAGE, Kept, Place, place, write_file
 from deliberate.cli.eval_problems import Problems, problems_named
 from deliberate.cli.eval_subjects import compared, load_subjects
 from deliberate.cli.eval_suites import Suite, settled
@@ -28,10 +29,11 @@ from deliberate.cli.eval_tasks import (
 from deliberate.cli.eval_texts import texts_named
 from deliberate.cli.failures import configuring
 from deliberate.cli.models import chosen_device, chosen_dtype, load_base, load_coprocessor
-from deliberate.cli.terminal import emit
+from deliberate.cli.terminal import emit, note
 
 if TYPE_CHECKING:
     from deliberate.core.base import Base
+    from deliberate.core.checkpoint import Trained
 
 
 def evaluate(
@@ -106,13 +108,17 @@ def evaluate(
         tasks = _tasks(wanted, runs, settled(context, suite), suite)
     where = place(output, runs, wanted, force=force, resume=resume)
     model = load()
-    results = _measured(tasks, runs, model, where)
+    results = _measured(tasks, runs, model, where, command=shlex.join(context.obj))
     if as_json:
         plain = {name: as_object(found, runs) for name, found in results.items()}
         emit(plain if suite else plain[tasks[0].name])
-        return
-    for task in tasks:
-        task.show(results[task.name], runs, model.id)
+    else:
+        for task in tasks:
+            task.show(results[task.name], runs, model.id)
+    if where.folder is not None:
+        note(f"wrote {where.folder / PAGE}")
+    elif where.file is None and suite:
+        note("nothing was kept: -o FOLDER writes a report")
 
 
 def _wanted(said: Mapping[str, Any]) -> list[str]:
@@ -159,16 +165,33 @@ def _tasks(
 
 
 def _measured(
-    tasks: Sequence[Task], runs: Sequence[str], base: "Base", where: Place
+    tasks: Sequence[Task], runs: Sequence[str], base: "Base", where: Place, *, command: str
 ) -> dict[str, Any]:
     """What each task came to, by name."""
+    from deliberate.eval.results import Results
+
     load = cache(lambda name: load_coprocessor(name, base))
+    kept = None
+    if where.folder is not None:
+        subjects = load_subjects(runs, tasks[0].against, load)
+        new = Results.new(base, subjects, command, names=runs)
+        kept = Kept(where.folder, new, resume=where.resume)
     found = {}
     for task in tasks:
-        found[task.name] = task.measure(base, load_subjects(runs, task.against, load))
-        if where.file is not None:
-            write_file(where.file, as_object(found[task.name], runs))
+        measure = partial(_measure, task, runs, base, load)
+        if kept is not None:
+            found[task.name] = kept.result(task.name, task.settings(), measure)
+        else:
+            found[task.name] = measure()
+            if where.file is not None:
+                write_file(where.file, as_object(found[task.name], runs))
     return found
+
+
+def _measure(
+    task: Task, runs: Sequence[str], base: "Base", load: "Callable[[str], Trained]"
+) -> Any:
+    return task.measure(base, load_subjects(runs, task.against, load))
 
 
 def _load_base(run: str, base: str | None, device: str, dtype: options.Dtype | None) -> "Base":
