@@ -5,11 +5,15 @@ import re
 from html import unescape
 from html.parser import HTMLParser
 
+import matplotlib
 import pytest
 
 from deliberate.core.errors import DeliberateError
 from deliberate.core.verdict import verdict
 from deliberate.eval.report_folder import extra, render, require_report
+from deliberate.eval.report_folder.blocks import Line, Plot
+from deliberate.eval.report_folder.document import sections
+from deliberate.eval.report_folder.draw import png, svg
 
 HOSTILE = "<script>alert(1)</script>&\"'|`$x$\n**b** [a](b) ]]> -->"
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -52,8 +56,12 @@ def read(folder):
 
 
 @pytest.fixture
-def written(tmp_path):
-    """Write a report, and read its page and its Markdown."""
+def written(tmp_path, monkeypatch):
+    """Write a report without its pictures, which take long; read its page and its Markdown."""
+    from deliberate.eval.report_folder import draw, page
+
+    monkeypatch.setattr(draw, "png", lambda plot: b"")
+    monkeypatch.setattr(page, "svg", lambda plot: "<svg></svg>")
 
     def written(results):
         render(tmp_path, results)
@@ -147,20 +155,34 @@ def test_pictures_take_their_colours_from_the_page(folder):
         assert not re.search(r"#[0-9a-f]{6}", each.replace("#000000", ""))
 
 
-def test_the_same_results_give_the_same_bytes(made_results, tmp_path):
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        render(tmp_path / name, copy.deepcopy(made_results))
-    for path in (tmp_path / "one").iterdir():
-        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
+def plots(results):
+    return [block for each in sections(results) for block in each.blocks if isinstance(block, Plot)]
 
 
-def test_drawing_leaves_no_setting_changed(made_results, tmp_path):
-    import matplotlib
-
+def test_the_same_plot_gives_the_same_bytes_and_no_setting_is_left_changed(made_results):
     before = dict(matplotlib.rcParams)
-    render(tmp_path, made_results)
+    for name in ("change-1", "gate-1", "problems-1", "quality-problems"):
+        [plot] = [plot for plot in plots(made_results) if plot.name == name]
+        [again] = [plot for plot in plots(copy.deepcopy(made_results)) if plot.name == name]
+        assert png(plot) == png(again)
+        assert svg(plot) == svg(again)
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_hostile_name_is_drawn_as_it_stands():
+    lines = [
+        Line(label=name, x=[1, 2], y=[1, 2], low=[0, 1], high=[2, 3], names=[name, name])
+        for name in (HOSTILE, "_hidden", "$x^2$", "\N{CJK UNIFIED IDEOGRAPH-65E5}")
+    ]
+    plot = Plot(name="p", title=HOSTILE, x_label=HOSTILE, y_label="y", lines=lines)
+    picture = Page()
+    picture.feed(svg(plot))
+    assert picture.open == []
+    assert not picture.those("script")
+    for line in lines[1:]:
+        assert line.label in picture.said("text")
+    assert "".join(HOSTILE.split("\n")[0][:12]) in picture.said("text")
+    png(plot)
 
 
 def hostile(value):

@@ -190,7 +190,7 @@ def _draw_line(pen: _Pen, line: Line, *, apart: bool, shift: float) -> Line2D:
             line.y,
             yerr=[list(each) for each in zip(*reach, strict=True)],
             fmt="none",
-            ecolor=colour,
+            color=colour,
             elinewidth=1.2,
             capsize=3,
         )
