@@ -12,7 +12,7 @@ import typer
 from deliberate.cli.eval_shown import say
 from deliberate.cli.eval_table import SIDE_BY_SIDE, empty
 from deliberate.cli.models import patient_bars
-from deliberate.cli.terminal import progress
+from deliberate.cli.terminal import note, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -99,7 +99,7 @@ def answered(base: "Base", subjects: "Sequence[Subject]", chosen: "ProblemSet") 
     with patient_bars(), progress("answering problems", None) as advance:
         for number, subject in enumerate(subjects):
             count = _counting(advance, number, len(subjects))
-            found.append(ask_problems(base, subject, chosen, on_problems=count))
+            found.append(ask_problems(base, subject, chosen, on_problems=count, on_note=note))
     return found
 
 

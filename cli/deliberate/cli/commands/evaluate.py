@@ -130,6 +130,7 @@ def evaluate(
             domain=domain,
             sample=sample,
             on_passages=_counting(advance),
+            on_note=note,
         )
     _tell(reports[0])
     _keep(reports, runs, output, name="eval.json")
