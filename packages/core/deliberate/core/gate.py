@@ -5,7 +5,8 @@
 The last hidden state at the anchor is there before anything is asked, in a reading as in a cache
 file (`last_hidden`): the gate costs one product with the head.
 
-Source: arXiv:2412.17747, where every text is asked for; gates are ours.
+Source: the abstract of arXiv:2412.17747, by which a cache may be deemed not to require extra
+computation. It does not say how, and always asks; this signal is ours.
 """
 
 import torch

@@ -6,7 +6,8 @@ Latents are asked for only where the base alone is unsure of the next token. The
 keeps most of the gain is chosen on one half of the documents and checked on the other, since it
 would flatter itself on the texts that it was chosen on.
 
-Source: arXiv:2412.17747 asks always; the gate is ours.
+Source: the abstract of arXiv:2412.17747, by which a cache may be deemed not to require extra
+computation; how to tell, and the measurement, are ours.
 """
 
 from collections.abc import Sequence
@@ -81,7 +82,6 @@ class GainsObserved:
         gain = observed.losses["base"].double() - observed.losses[self._name].double()
         mean = (gain * counted).sum(-1) / counted.sum(-1).clamp(min=1)
         rows = there.nonzero()[:, 0].cpu().numpy()
-        passages = np.array(observed.passages)[rows]
         documents = [self._chosen[number].document for number in observed.passages]
         self._parts.append(
             Gains(
@@ -90,8 +90,8 @@ class GainsObserved:
                     "1": gain[..., 0][there].float().cpu().numpy(),
                     "all": mean[there].float().cpu().numpy(),
                 },
-                passages=passages,
-                documents=np.array(documents)[rows],
+                passages=np.array(observed.passages, dtype=np.int32)[rows],
+                documents=np.array(documents, dtype=np.int32)[rows],
             )
         )
 
