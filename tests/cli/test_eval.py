@@ -3,11 +3,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
-from deliberate.cli.eval_shown import caption, say
+from deliberate.cli.eval_shown import caption, gate_sentence, say
 from deliberate.cli.eval_table import conditions, tables
 from deliberate.core import load_base, save_coprocessor
+from deliberate.core.base import Base
+from deliberate.core.full import FullCoprocessor
 
 
 @pytest.fixture
@@ -42,6 +45,8 @@ def test_json_is_one_object_with_the_promised_keys(measured, soft_folder):
     assert report["change_percent"]["soft"]["1"].keys() == {"value", "low", "high"}
     assert report["soft_setting"]["kind"] == "soft"
     assert report["fingerprints"].keys() == {"base", "latents", "soft"}
+    assert report["gate"]["tokens"].keys() == {"1", "all"}
+    assert "examples" not in report  # what is printed and pushed quotes nobody's texts
 
 
 def test_the_table_shows_each_perplexity_and_the_fingerprints_in_eighty_columns(
@@ -233,4 +238,56 @@ def test_the_base_trained_on_is_shown_without_latents(run, llama_folder, make, h
     few = ("--field", "body", "--anchors", "3", "--ahead", "8")
     shown = run("eval", "on", "--data", held_out, *few).out
     assert "No latents, kind 'continued'." in shown
+    assert "Gate:" not in shown
     assert "3 latents" not in shown
+
+
+def test_the_gate_is_said_in_a_sentence_each_for_token_one_and_for_all(measured):
+    kept = {
+        "share_percent": 90,
+        "threshold": 2.3123,
+        "calls_percent": {"value": 41.4, "low": 38.2, "high": 45.0},
+        "gain_percent": {"value": 88.2, "low": 79.8, "high": 95.1},
+        "chosen_on": 16,
+        "checked_on": 17,
+    }
+    gate = {"tokens": {"1": {"kept": kept}, "all": {"kept": None}}}
+    assert gate_sentence(gate) == (
+        "Gate: asking only where the next token's entropy is at least 2.31 nats (41 % of anchors) "
+        "keeps 88 % (80…95) of the gain at token 1. No gain over all tokens ahead that can be "
+        "told, so none to keep a share of."
+    )
+    assert "Gate: " in measured().out
+
+
+def test_a_batch_lowered_for_lack_of_memory_is_said_and_measured_all_the_same(
+    measured, monkeypatch
+):
+    whole = json.loads(measured("--json").out)
+    read = Base.read
+
+    def too_small(self, token_ids):
+        if len(token_ids) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return read(self, token_ids)
+
+    monkeypatch.setattr(Base, "read", too_small)
+    outcome = measured("--json")
+    assert "out of memory, going on with 2 passages at a time" in outcome.err
+    found = json.loads(outcome.out)
+    assert (found["anchors"], found["passages"]) == (whole["anchors"], whole["passages"])
+    for token, perplexity in whole["perplexity"]["latents"].items():
+        assert found["perplexity"]["latents"][token] == pytest.approx(perplexity, rel=1e-5)
+
+
+def test_too_little_memory_for_two_passages_is_one_sentence(
+    refused, coprocessor_folder, held_out, monkeypatch
+):
+    def too_small(self, reading, anchors):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    monkeypatch.setattr(FullCoprocessor, "forward", too_small)
+    few = ("--data", held_out, "--field", "body", "--ahead", "8", "--against", "none")
+    monkeypatch.setattr("deliberate.cli.commands.evaluate.note", lambda text: None)
+    line = refused("eval", coprocessor_folder, *few)
+    assert "out of memory with a text by itself: give a smaller --length" in line

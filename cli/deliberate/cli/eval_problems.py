@@ -11,7 +11,7 @@ from deliberate.cli.eval_shown import say
 from deliberate.cli.eval_table import SIDE_BY_SIDE, empty
 from deliberate.cli.eval_tasks import PROBLEMS
 from deliberate.cli.models import patient_bars
-from deliberate.cli.terminal import progress
+from deliberate.cli.terminal import note, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +53,9 @@ class Problems:
         with patient_bars(), progress("answering problems", None) as advance:
             for number, subject in enumerate(subjects):
                 count = _counting(advance, number, len(subjects))
-                found.append(ask_problems(base, subject, self.chosen, on_problems=count))
+                found.append(
+                    ask_problems(base, subject, self.chosen, on_problems=count, on_note=note)
+                )
         return [accuracy.to_dict() for accuracy in found]
 
     def show(self, result: list[dict[str, Any]], runs: Sequence[str], base: str) -> None:

@@ -33,6 +33,8 @@ def show(result: dict[str, Any], run: str, base: str) -> None:
         console.print(table)
     say(console, caption(result), style="dim italic")
     say(console, verdict(result))
+    if result["gate"]:
+        say(console, gate_sentence(result["gate"]))
     if "delays" in result:
         rows = {name: each["change_percent"]["latents"] for name, each in result["delays"].items()}
         say(console, "Change with latents that arrive some tokens late:", style="italic")
@@ -103,6 +105,23 @@ def caption(result: dict[str, Any]) -> str:
         f"{counted(result['passages'], 'passage')} of at most {result['length']} tokens, "
         f"{counted(result['documents'], 'document')} of {result['data']}{passage}"
     )
+
+
+def gate_sentence(gate: dict[str, Any]) -> str:
+    """What asking only where the base is unsure would keep of the gain, at token 1 and in all."""
+    sentences = []
+    for name, words in (("1", "at token 1"), ("all", "over all tokens ahead")):
+        kept = gate["tokens"][name]["kept"]
+        if kept is None:
+            sentences.append(f"no gain {words} that can be told, so none to keep a share of.")
+            continue
+        calls, gain = kept["calls_percent"], kept["gain_percent"]
+        sentences.append(
+            f"asking only where the next token's entropy is at least {kept['threshold']:.2f} nats "
+            f"({calls['value']:.0f} % of anchors) keeps {gain['value']:.0f} % "
+            f"({gain['low']:.0f}…{gain['high']:.0f}) of the gain {words}."
+        )
+    return " ".join(["Gate:", sentences[0], sentences[1][:1].upper() + sentences[1][1:]])
 
 
 def _show_domains(console: "Console", domains: dict[str, Any]) -> None:

@@ -32,6 +32,8 @@ class Texts:
     field: str | None = None
     pairs: "PairFormat | None" = None
     domain: str | None = None
+    examples: bool = False
+    """Whether the result quotes texts, which only a report does."""
 
     @property
     def name(self) -> str:
@@ -63,9 +65,10 @@ class Texts:
                 domain=self.domain,
                 sample=self.sample,
                 on_passages=_counting(advance),
+                on_note=note,
             )
         _tell(reports[0])
-        return [report.to_dict() for report in reports]
+        return [report.to_dict(examples=self.examples) for report in reports]
 
     def show(self, result: list[dict[str, Any]], runs: Sequence[str], base: str) -> None:
         """Show one run's table and verdict, or a column for each of several."""
@@ -75,13 +78,14 @@ class Texts:
             show_together(result, runs, base)
 
 
-def texts_named(said: Mapping[str, Any], *, against: "Against", run: str) -> Texts:
+def texts_named(said: Mapping[str, Any], *, against: "Against", run: str, examples: bool) -> Texts:
     """The texts that options name.
 
     Args:
         said: The command's parameters.
         against: What latents are compared with.
         run: Whose delay it is where none is named.
+        examples: Whether the result quotes texts.
 
     Raises:
         ValueError: one of them is out of range, or two do not go together.
@@ -102,6 +106,7 @@ def texts_named(said: Mapping[str, Any], *, against: "Against", run: str) -> Tex
         field=said["field"],
         pairs=_pairs(said),
         domain=said["domain"],
+        examples=examples,
     )
 
 

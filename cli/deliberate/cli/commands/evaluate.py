@@ -104,9 +104,9 @@ def evaluate(
         asked = Asked(bench or "", bench_data, bench_limit, run_generated_code, batch, resume)
         run_bench(runs, asked, output=output, force=force, as_json=as_json, load=load)
         return
-    with configuring():
-        tasks = _tasks(wanted, runs, settled(context, suite), suite)
     where = place(output, runs, wanted, force=force, resume=resume)
+    with configuring():
+        tasks = _tasks(wanted, runs, settled(context, suite), suite, where)
     model = load()
     results = _measured(tasks, runs, model, where, command=shlex.join(context.obj))
     if as_json:
@@ -146,7 +146,11 @@ def _wanted(said: Mapping[str, Any]) -> list[str]:
 
 
 def _tasks(
-    wanted: Sequence[str], runs: Sequence[str], said: Mapping[str, Any], suite: Suite | None
+    wanted: Sequence[str],
+    runs: Sequence[str],
+    said: Mapping[str, Any],
+    suite: Suite | None,
+    where: Place,
 ) -> list[Task]:
     """The tasks, as the command's parameters have them.
 
@@ -156,7 +160,9 @@ def _tasks(
     against = compared(runs, said["against"], said["soft"], suite)
     tasks: list[Task] = []
     if PERPLEXITY in wanted:
-        tasks.append(texts_named(said, against=against, run=runs[0]))
+        tasks.append(
+            texts_named(said, against=against, run=runs[0], examples=where.folder is not None)
+        )
     if PROBLEMS in wanted:
         tasks.append(Problems(against=against, chosen=problems_named(said)))
     if COST in wanted:

@@ -1,6 +1,7 @@
 """Measuring: the base's loss by token ahead on held-out text, under several conditions.
 
     passages --base--> Reading --conditions--> latents --> loss by token ahead, summed a passage
+                                                           +--> Observed, anchor by anchor
 
 Training's validation and `deliberate eval` are both this code.
 
@@ -19,7 +20,10 @@ from deliberate.core.ahead_loss import ahead_losses, plain_losses
 from deliberate.core.base import Base
 from deliberate.core.cache import Reading
 from deliberate.core.coprocessor import Coprocessor
-from deliberate.core.passages import Passage, Rows, batches, laid_out
+from deliberate.core.gate import entropy
+from deliberate.core.losses import Losses, joined
+from deliberate.core.memory import Smaller, batch_by_batch
+from deliberate.core.passages import Passage, Rows, laid_out
 
 AHEAD_REPORTED = (1, 2, 4, 8, 16, 32)
 """Tokens after the anchor that tables show, as in the paper's table 1."""
@@ -42,45 +46,28 @@ class Condition:
     """Applied to a batch's latents before the base reads them; the second argument is each
     row's partner, a row of another document where the batch has one."""
 
+    partnered: bool = True
+    """Whether `change` may look at partners, so that a passage cannot go alone."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Losses:
-    """Summed losses of each passage, for the base and each condition."""
+class Observed:
+    """One batch anchor by anchor, after the first delay."""
 
-    sums: dict[str, Float[Tensor, "passages ahead"]]
-    """In nats, over the passage's anchors; `base` is there always."""
+    losses: dict[str, Float[Tensor, "batch anchors ahead"]]
+    """In nats, by condition; `base` is there always."""
 
-    counts: Int[Tensor, "passages ahead"]
-    """How many losses each sum is of: the passage's anchors that have a token there."""
+    counted: Bool[Tensor, "batch anchors ahead"]
+    """Which of them count."""
 
-    documents: Int[Tensor, " passages"]
-    """Document of each passage."""
+    anchors: Int[Tensor, "batch anchors"]
+    """Index of the last token that each one's latents know."""
 
-    partners: Int[Tensor, " passages"]
-    """Document of each passage's partner, whose latents a condition may have given it."""
+    entropy: Float[Tensor, "batch anchors"]
+    """How unsure the base alone is of the token after each anchor, in nats."""
 
-    def of(self, passages: Bool[Tensor, " passages"]) -> "Losses":
-        """Those of some passages alone."""
-        return Losses(
-            sums={name: sums[passages] for name, sums in self.sums.items()},
-            counts=self.counts[passages],
-            documents=self.documents[passages],
-            partners=self.partners[passages],
-        )
-
-    @property
-    def anchors(self) -> Int[Tensor, " passages"]:
-        """Anchors in each passage."""
-        return self.counts[:, 0]
-
-    def perplexity(self, name: str) -> list[float]:
-        """Perplexity at each token ahead."""
-        return (self.sums[name].sum(0) / self.counts.sum(0)).exp().tolist()
-
-    def change_percent(self, name: str) -> list[float]:
-        """Change of perplexity against the base at each token ahead, in percent."""
-        difference = (self.sums[name] - self.sums["base"]).sum(0) / self.counts.sum(0)
-        return (100 * difference.expm1()).tolist()
+    passages: list[int]
+    """Which passages these are."""
 
 
 def measure(
@@ -131,6 +118,8 @@ def measure_late(
     batch: int = 8,
     seed: int = 0,
     on_batch: Callable[[int], None] = lambda done: None,
+    observe: Callable[[Observed], None] | None = None,
+    smaller: Smaller | None = None,
 ) -> dict[int, Losses]:
     """The same after several delays of the latents, all at the same anchors.
 
@@ -146,45 +135,88 @@ def measure_late(
         batch: Passages in each forward.
         seed: Of the anchors.
         on_batch: Told of the passages done so far.
+        observe: Shown each batch before it is summed up; where nobody looks, nothing more is
+            computed than the sums.
+        smaller: What is done where memory runs out, as in `batch_by_batch`.
 
     Returns:
         Losses by delay.
+
+    Raises:
+        DeliberateError: with `smaller`, the smallest batch is too large for the memory.
     """
     most = max((c.writer.config.latents for c in conditions.values()), default=0)
     own = [len(row.token_ids) - 1 - row.anchor for row in chosen if row.anchor is not None]
     spans = {delay: min(ahead, max(own) - delay) if own else ahead for delay in delays}
     behind = max(delay + span for delay, span in spans.items())
-    parts: dict[int, list[Losses]] = {delay: [] for delay in delays}
-    done = 0
-    for numbers in batches(chosen, size=batch):
+
+    def do(numbers: list[int]) -> "_Measured":
         rows = laid_out(
             base, chosen, numbers, anchors=anchors, latents=most, behind=behind, seed=seed
         )
         reading = base.read(rows.token_ids)
-        documents = torch.tensor([chosen[number].document for number in numbers])
-        for delay, losses in _losses(base, conditions, reading, rows, spans).items():
-            counted = rows.counted(ahead=spans[delay], delay=delay)
-            parts[delay].append(
-                Losses(
-                    sums={n: (loss * counted).sum(1).double().cpu() for n, loss in losses.items()},
-                    counts=counted.sum(1).cpu(),
-                    documents=documents,
-                    partners=documents[rows.partners.cpu()],
-                )
-            )
-        done += len(numbers)
+        return _Measured(
+            rows=rows,
+            losses=_losses(base, conditions, reading, rows, spans),
+            entropy=None if observe is None else _entropy(base, reading, rows.anchors),
+        )
+
+    parts: dict[int, list[Losses]] = {delay: [] for delay in delays}
+    done, least = 0, 1 + any(condition.partnered for condition in conditions.values())
+    for each in batch_by_batch(chosen, do, size=batch, least=least, smaller=smaller):
+        documents = torch.tensor([chosen[number].document for number in each.numbers])
+        for delay in delays:
+            parts[delay].append(each.done.summed(delay, documents, each.own))
+        if observe is not None:
+            observe(each.done.observed(delays[0], each.numbers[: each.own]))
+        done += each.own
         on_batch(done)
-    return {delay: _joined(each) for delay, each in parts.items()}
+    return {delay: joined(some) for delay, some in parts.items()}
 
 
-def _joined(parts: Sequence[Losses]) -> Losses:
-    """The losses of all batches."""
-    return Losses(
-        sums={name: torch.cat([part.sums[name] for part in parts]) for name in parts[0].sums},
-        counts=torch.cat([part.counts for part in parts]),
-        documents=torch.cat([part.documents for part in parts]),
-        partners=torch.cat([part.partners for part in parts]),
-    )
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Measured:
+    """One batch's losses (batch, anchors, ahead), by delay and condition."""
+
+    rows: Rows
+    losses: dict[int, dict[str, Tensor]]
+    entropy: Tensor | None
+
+    def _counted(self, delay: int) -> Tensor:
+        span = self.losses[delay]["base"].shape[-1]
+        return self.rows.counted(ahead=span, delay=delay)
+
+    def summed(self, delay: int, documents: Tensor, own: int) -> Losses:
+        """Summed up a passage, of the first ones alone."""
+        counted = self._counted(delay)[:own]
+        return Losses(
+            sums={
+                name: (losses[:own] * counted).sum(1).double().cpu()
+                for name, losses in self.losses[delay].items()
+            },
+            counts=counted.sum(1).cpu(),
+            documents=documents[:own],
+            partners=documents[self.rows.partners.cpu()][:own],
+        )
+
+    def observed(self, delay: int, numbers: list[int]) -> Observed:
+        """As it is shown, of these first ones alone."""
+        assert self.entropy is not None  # there is somebody who looks
+        own = len(numbers)
+        return Observed(
+            losses={name: losses[:own] for name, losses in self.losses[delay].items()},
+            counted=self._counted(delay)[:own],
+            anchors=self.rows.anchors[:own],
+            entropy=self.entropy[:own],
+            passages=numbers,
+        )
+
+
+def _entropy(base: Base, reading: Reading, anchors: Tensor) -> Tensor:
+    """How unsure the base alone is of the token after each anchor."""
+    assert reading.hidden is not None  # it was read just now
+    rows = torch.arange(len(anchors), device=anchors.device)[:, None]
+    return entropy(base, reading.hidden[rows, anchors])
 
 
 def _losses(

@@ -108,16 +108,23 @@ class Rows:
 def batches(chosen: Sequence[Passage], *, size: int) -> Iterator[list[int]]:
     """The numbers of passages that go together, those of like length.
 
-    Near equal batches of at most `size`, so that none has a single passage unless all have.
+    Near equal batches of at most `size`; above two, none has a single passage unless all have.
 
     Args:
         chosen: The passages.
         size: Most of them in a batch.
     """
     order = sorted(range(len(chosen)), key=lambda index: -len(chosen[index].token_ids))
+    yield from cut(order, size=size)
+
+
+def cut(order: Sequence[int], *, size: int) -> list[list[int]]:
+    """Numbers in near equal batches of at most `size`, in their order."""
     count = math.ceil(len(order) / size)
-    for index in range(count):
-        yield order[index * len(order) // count : (index + 1) * len(order) // count]
+    return [
+        [*order[index * len(order) // count : (index + 1) * len(order) // count]]
+        for index in range(count)
+    ]
 
 
 def laid_out(

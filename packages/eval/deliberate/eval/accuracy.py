@@ -17,7 +17,10 @@ from deliberate.eval.bench.mcnemar import mcnemar
 from deliberate.eval.bootstrap import mean
 from deliberate.eval.problem_set import ProblemSet
 from deliberate.eval.solve import solve
-from deliberate.eval.subject import Subject, conditions_of
+from deliberate.eval.subject import Subject, conditions_of, smaller_batches
+
+WAY_OUT = "ask fewer --steps, --dtype bfloat16, or another device"
+"""What to do where the memory is too small for the smallest batch."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -90,6 +93,7 @@ def ask_problems(
     *,
     batch: int = 8,
     on_problems: Callable[[int, int], None] = lambda done, total: None,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> Accuracy:
     """Have problems answered by the base alone, with latents, and with what these are compared to.
 
@@ -99,9 +103,11 @@ def ask_problems(
         asked: Which problems.
         batch: Problems in each forward.
         on_problems: Told of the problems done and to do.
+        on_note: Told of a batch that was lowered, since the memory is too small for it.
 
     Raises:
         CheckpointError: the coprocessor's kind writes no latents, or as in `conditions_of`.
+        DeliberateError: the memory is too small for the smallest batch.
         TextError: a problem does not fit the base's positions.
     """
     writer = subject.trained.coprocessor
@@ -112,7 +118,8 @@ def ask_problems(
         )
     problems = asked.problems()
     conditions = conditions_of(subject, asked.seed)
-    right = solve(base, conditions, problems, batch=batch, on_problems=on_problems)
+    smaller = smaller_batches(conditions.values(), on_note, what="problems", way_out=WAY_OUT)
+    right = solve(base, conditions, problems, batch=batch, on_problems=on_problems, smaller=smaller)
     return Accuracy(
         base=base,
         trained=subject.trained,

@@ -38,8 +38,8 @@ def changes(losses: Losses, name: str, *, against: str = "base", seed: int = 0) 
     counts = losses.counts.numpy().astype(float)
     if resampled_unit(losses) == "document":
         _, unit = np.unique(losses.documents.numpy(), return_inverse=True)
-        difference = _summed(difference, unit)
-        counts = _summed(counts, unit)
+        difference = summed(difference, unit)
+        counts = summed(counts, unit)
     draws = _draws(len(counts), seed)
     with np.errstate(invalid="ignore"):  # a draw of answers that are all shorter says nothing
         drawn = 100 * np.expm1(draws @ difference / (draws @ counts))
@@ -63,13 +63,34 @@ def mean(values: np.ndarray, *, seed: int = 0) -> Change:
     return Change(value=float(values.mean()), low=float(low), high=float(high))
 
 
-def _draws(count: int, seed: int) -> np.ndarray:
-    """How often each of so many is drawn, a row each resample."""
-    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+def ratio(above: np.ndarray, below: np.ndarray, *, seed: int = 0) -> Change:
+    """The sum of one number over the sum of another, in percent, resampled over texts.
+
+    Args:
+        above: One a text.
+        below: One a text, of a sum that is not 0.
+        seed: Of the resampling.
+    """
+    draws = _draws(len(above), seed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        drawn = 100 * (draws @ above) / (draws @ below)
+    low, high = np.quantile(drawn[np.isfinite(drawn)], [0.025, 0.975])
+    value = 100 * above.sum() / below.sum()
+    return Change(value=float(value), low=float(low), high=float(high))
 
 
-def _summed(rows: np.ndarray, unit: np.ndarray) -> np.ndarray:
-    """Rows added up by the unit that each belongs to."""
+def summed(rows: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """Rows added up by the unit that each belongs to.
+
+    Args:
+        rows: Some numbers each.
+        unit: Number of the unit that each belongs to, from 0 on.
+    """
     total = np.zeros((unit.max() + 1, rows.shape[1]))
     np.add.at(total, unit, rows)
     return total
+
+
+def _draws(count: int, seed: int) -> np.ndarray:
+    """How often each of so many is drawn, a row each resample."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)

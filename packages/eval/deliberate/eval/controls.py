@@ -50,7 +50,7 @@ class Random:
 
     def __init__(self, seed: int) -> None:
         """Draw from this seed on, other directions at each call."""
-        self._generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(seed)
 
     def __call__(
         self,
@@ -58,7 +58,7 @@ class Random:
         partners: Int[Tensor, " batch"],
     ) -> Float[Tensor, "batch anchors latents hidden"]:
         """Draw latents."""
-        drawn = torch.randn(latents.shape, generator=self._generator).to(latents)
+        drawn = torch.randn(latents.shape, generator=self.generator).to(latents)
         return drawn * (latents.norm(dim=-1, keepdim=True) / drawn.norm(dim=-1, keepdim=True))
 
 
@@ -73,6 +73,9 @@ CONTROLS: dict[str, Callable[[int], Change]] = {
 
 DEFAULT = ("shuffled", "shuffled_but_last")
 """The controls where none are named."""
+
+OF_PARTNERS = ("shuffled", "shuffled_but_last")
+"""Those that take from another text."""
 
 OF_SEVERAL = ("shuffled_but_last", "reversed")
 """Those that say nothing of a single latent."""

@@ -1,6 +1,7 @@
 """Coprocessors, their base, one held-out corpus: what do the latents buy?
 
     passages --base, latents, controls, baselines--> losses --bootstrap--> Report
+                                                      +--> gate, examples
 
 Source: arXiv:2412.17747, section 3.1 and table 1; the controls and intervals are ours.
 """
@@ -10,11 +11,16 @@ from dataclasses import replace
 
 from deliberate.core.base import Base
 from deliberate.core.checkpoint import Trained
-from deliberate.core.measure import Losses, measure_late
+from deliberate.core.measure import Losses, Observed, measure_late
 from deliberate.core.pairs import PairFormat
+from deliberate.eval.examples import Examples
+from deliberate.eval.gate import GainsObserved, Gate
 from deliberate.eval.report import Report
-from deliberate.eval.sample import Sample, draw
-from deliberate.eval.subject import Subject, conditions_of
+from deliberate.eval.sample import Drawn, Sample, draw
+from deliberate.eval.subject import Subject, conditions_of, smaller_batches
+
+WAY_OUT = "give a smaller --length, --dtype bfloat16, or another device"
+"""What to do where the memory is too small for the smallest batch."""
 
 
 def evaluate(
@@ -30,6 +36,7 @@ def evaluate(
     domain: str | None = None,
     sample: Sample | None = None,
     on_passages: Callable[[int, int], None] = lambda done, total: None,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> Report:
     """Measure a coprocessor against its base, controls and baselines on held-out text.
 
@@ -48,6 +55,7 @@ def evaluate(
         domain: A column of `data`; each of its values is reported by itself too.
         sample: How much is measured; by default as `Sample` says.
         on_passages: Told of the passages done and to do, first of all that none is done.
+        on_note: Told of a batch that was lowered, since the memory is too small for it.
 
     Raises:
         CheckpointError: a baseline is none, or has another number of latents; or a control needs
@@ -65,6 +73,7 @@ def evaluate(
         domain=domain,
         sample=sample,
         on_passages=on_passages,
+        on_note=on_note,
     )
     return report
 
@@ -79,6 +88,7 @@ def evaluate_together(
     domain: str | None = None,
     sample: Sample | None = None,
     on_passages: Callable[[int, int], None] = lambda done, total: None,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> list[Report]:
     """Measure several coprocessors of one base at the same anchors of the same passages.
 
@@ -92,9 +102,11 @@ def evaluate_together(
         domain: A column of `data`.
         sample: How much is measured.
         on_passages: Told of the passages done and to do.
+        on_note: Told of a batch that was lowered.
 
     Raises:
         CheckpointError: as `evaluate`.
+        DeliberateError: as `evaluate`.
         TextError: as `evaluate`.
     """
     sample = sample or Sample()
@@ -115,6 +127,14 @@ def evaluate_together(
         domain=domain,
     )
     total = len(drawn.passages)
+    watching = [
+        _Watching(f"{number} latents", base, drawn, sample) for number in range(len(subjects))
+    ]
+
+    def observe(observed: Observed) -> None:
+        for each in watching:
+            each(observed)
+
     on_passages(0, total)
     by_delay = measure_late(
         base,
@@ -125,6 +145,8 @@ def evaluate_together(
         ahead=sample.ahead,
         seed=sample.seed,
         on_batch=lambda done: on_passages(done, total),
+        observe=observe,
+        smaller=smaller_batches(conditions.values(), on_note, what="passages", way_out=WAY_OUT),
     )
 
     def own(losses: Losses, number: int) -> Losses:
@@ -140,6 +162,25 @@ def evaluate_together(
             by_delay={delay: own(losses, number) for delay, losses in by_delay.items()},
             sample=sample,
             drawn=drawn,
+            gate=each.gate if subject.trained.coprocessor.writes_latents else None,
+            quoted=each.examples,
         )
-        for number, subject in enumerate(subjects)
+        for number, (subject, each) in enumerate(zip(subjects, watching, strict=True))
     ]
+
+
+class _Watching:
+    """What is kept of each anchor, or of some of them, beside the sums."""
+
+    def __init__(self, name: str, base: Base, drawn: Drawn, sample: Sample) -> None:
+        self._gains = GainsObserved(name, drawn.passages)
+        self._seed = sample.seed
+        self.examples = Examples(name, drawn.passages, base.tokenizer, delay=sample.delays[0])
+
+    def __call__(self, observed: Observed) -> None:
+        self._gains(observed)
+        self.examples(observed)
+
+    @property
+    def gate(self) -> Gate:
+        return Gate(gains=self._gains.found, seed=self._seed)

@@ -12,6 +12,8 @@ from deliberate.core.base import Base
 from deliberate.core.checkpoint import Trained
 from deliberate.core.measure import Losses
 from deliberate.eval.bootstrap import Change, resampled_unit
+from deliberate.eval.examples import Examples
+from deliberate.eval.gate import Gate
 from deliberate.eval.sample import Drawn, Sample
 from deliberate.eval.table import Table
 
@@ -28,6 +30,11 @@ class Report:
 
     sample: Sample
     drawn: Drawn = field(repr=False)
+    gate: Gate | None = field(default=None, repr=False)
+    """What asking only at some anchors would keep of the gain; none where nothing is asked."""
+
+    quoted: Examples | None = field(default=None, repr=False)
+    """Of what was measured, the best and the worst."""
 
     @property
     def losses(self) -> Losses:
@@ -53,6 +60,10 @@ class Report:
             for name, _ in Counter(each).most_common()
         }
 
+    @cached_property
+    def _gate(self) -> dict[str, Any] | None:
+        return self.gate.to_dict() if self.gate else None
+
     @property
     def _table(self) -> Table:
         return self.tables[self.sample.delays[0]]
@@ -76,8 +87,21 @@ class Report:
         """Change against the base of each condition by token ahead, with its interval."""
         return self._table.changes
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as `--json` prints them."""
+    @property
+    def examples(self) -> dict[str, list[dict[str, Any]]]:
+        """Where the latents helped and hurt most, in at most five documents each, as plain values.
+
+        They quote the texts, which may be nobody else's to read.
+        """
+        return self.quoted.to_dict() if self.quoted else {"helped": [], "hurt": []}
+
+    def to_dict(self, *, examples: bool = False) -> dict[str, Any]:
+        """Plain values, as `--json` prints them.
+
+        Args:
+            examples: Whether they quote the texts too. What is printed, kept with a run and pushed
+                with it does not.
+        """
         writers = {"latents": self.trained, **self.baselines}
         settings = {name: writer.coprocessor.describe() for name, writer in writers.items()}
         several = len(self.tables) > 1
@@ -100,6 +124,8 @@ class Report:
                 else {}
             ),
             **_counts(self.losses),
+            "gate": self._gate,
+            **({"examples": self.examples} if examples else {}),
             "every_token": self.sample.anchors is None,
             "shuffled_from": self.shuffled_from,
             "data": self.drawn.source,

@@ -22,8 +22,9 @@ from deliberate.core.errors import TextError
 from deliberate.core.generate import end_tokens
 from deliberate.core.groups import ahead_tokens
 from deliberate.core.measure import Condition, written
+from deliberate.core.memory import Smaller, batch_by_batch
 from deliberate.core.pairs import PairFormat, tokenize_pairs
-from deliberate.core.passages import Passage, Rows, batches, laid_out
+from deliberate.core.passages import Passage, Rows, laid_out
 from deliberate.core.problems import Problem
 
 FORM = PairFormat(question="question", answer="answer", separator=" ")
@@ -38,6 +39,7 @@ def solve(
     *,
     batch: int = 8,
     on_problems: Callable[[int, int], None] = lambda done, total: None,
+    smaller: Smaller | None = None,
 ) -> dict[str, list[bool]]:
     """Whether the greedy answer up to the line's end is right, for the base and each condition.
 
@@ -47,11 +49,13 @@ def solve(
         asked: The problems.
         batch: Problems in each forward.
         on_problems: Told of the problems done and to do.
+        smaller: What is done where memory runs out, as in `batch_by_batch`.
 
     Returns:
         By name, `base` among them, in the order of the problems.
 
     Raises:
+        DeliberateError: with `smaller`, the smallest batch is too large for the memory.
         TextError: a problem does not fit the base's positions.
     """
     most = max((c.writer.config.latents for c in conditions.values()), default=0)
@@ -61,17 +65,26 @@ def solve(
     right = {name: [False] * len(asked) for name in ("base", *conditions)}
     done = 0
     on_problems(done, len(rows))
-    for numbers in batches(rows, size=batch):
+
+    def do(numbers: list[int]) -> dict[str, list[bool]]:
         span = max(_answer(rows[number]) for number in numbers)
         laid = laid_out(base, rows, numbers, anchors=1, latents=most, behind=span, seed=0)
-        for name, choices in _choices(base, conditions, laid, span):
-            true = ahead_tokens(laid.token_ids, laid.anchors, ahead=span)
-            for number, chosen, wanted in zip(
-                numbers, choices[:, 0].tolist(), true[:, 0].tolist(), strict=True
-            ):
-                last = _answer(rows[number]) - 1
-                right[name][number] = chosen[:last] == wanted[:last] and ends(chosen[last])
-        done += len(numbers)
+        true = ahead_tokens(laid.token_ids, laid.anchors, ahead=span)[:, 0].tolist()
+        lasts = [_answer(rows[number]) - 1 for number in numbers]
+        return {
+            name: [
+                chosen[:last] == wanted[:last] and ends(chosen[last])
+                for chosen, wanted, last in zip(choices[:, 0].tolist(), true, lasts, strict=True)
+            ]
+            for name, choices in _choices(base, conditions, laid, span)
+        }
+
+    least = 1 + any(condition.partnered for condition in conditions.values())
+    for each in batch_by_batch(rows, do, size=batch, least=least, smaller=smaller):
+        for name, solved in each.done.items():
+            for number, one in zip(each.numbers[: each.own], solved[: each.own], strict=True):
+                right[name][number] = one
+        done += each.own
         on_problems(done, len(rows))
     return right
 

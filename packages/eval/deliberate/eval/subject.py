@@ -3,7 +3,7 @@
 coprocessor, names of controls, baselines --> conditions
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deliberate.core.checkpoint import Trained
@@ -11,7 +11,8 @@ from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import CheckpointError
 from deliberate.core.kinds import KINDS
 from deliberate.core.measure import Condition
-from deliberate.eval.controls import CONTROLS, DEFAULT, OF_SEVERAL
+from deliberate.core.memory import Smaller
+from deliberate.eval.controls import CONTROLS, DEFAULT, OF_PARTNERS, OF_SEVERAL, Random
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +40,35 @@ def conditions_of(subject: Subject, seed: int) -> dict[str, Condition]:
     """
     writer = subject.trained.coprocessor
     controls = {
-        name: Condition(writer=writer, change=CONTROLS[name](seed)) for name in _controls(subject)
+        name: Condition(writer=writer, change=CONTROLS[name](seed), partnered=name in OF_PARTNERS)
+        for name in _controls(subject)
     }
     baselines = {}
     for name, trained in subject.baselines.items():
         _check_baseline(name, trained, writer)
-        baselines[name] = Condition(writer=trained.coprocessor)
-    return {"latents": Condition(writer=writer), **controls, **baselines}
+        baselines[name] = Condition(writer=trained.coprocessor, partnered=False)
+    return {"latents": Condition(writer=writer, partnered=False), **controls, **baselines}
+
+
+def smaller_batches(
+    conditions: Collection[Condition], on_note: Callable[[str], None], *, what: str, way_out: str
+) -> Smaller:
+    """Go on in smaller batches where memory runs out, and say so.
+
+    Args:
+        conditions: From `conditions_of`; random ones among them draw the same once more.
+        on_note: Told of a batch that was lowered.
+        what: What there is several of in a batch.
+        way_out: What to do where the smallest batch is too large.
+    """
+    changes = [condition.change for condition in conditions]
+    if any(condition.partnered for condition in conditions):
+        way_out += f"; without controls that take another's latents {what} may go one at a time"
+    return Smaller(
+        on_less=lambda size: on_note(f"out of memory, going on with {size} {what} at a time"),
+        way_out=way_out,
+        generators=[change.generator for change in changes if isinstance(change, Random)],
+    )
 
 
 def _controls(subject: Subject) -> Sequence[str]:

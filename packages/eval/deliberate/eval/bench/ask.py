@@ -3,7 +3,6 @@
 tasks --requests--> LatentLM --answers, filtered and scored by the harness--> Answers
 """
 
-import gc
 import io
 import sys
 from collections.abc import Callable, Generator
@@ -11,13 +10,12 @@ from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
 
 from deliberate.core.errors import DeliberateError
+from deliberate.core.memory import give_back, is_out_of_memory
 from deliberate.eval.bench.benchmarks import Benchmark
 from deliberate.eval.bench.model import LatentLM
 from deliberate.eval.bench.tasks import Tasks, quiet
@@ -101,7 +99,7 @@ def ask_within_memory(
         try:
             return ask(model, benchmark, tasks, limit=limit)
         except (RuntimeError, MemoryError) as error:
-            if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+            if not is_out_of_memory(error):
                 raise
             if model.batch_size == 1:
                 raise DeliberateError(
@@ -110,9 +108,7 @@ def ask_within_memory(
                 ) from error
         model.batch_size_per_gpu = model.batch_size // 2
         model.cut = 0
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back()
         on_note(f"{benchmark.name}: out of memory, going on with --batch {model.batch_size}")
 
 
