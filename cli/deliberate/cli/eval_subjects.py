@@ -9,24 +9,28 @@ from deliberate.cli.models import load_coprocessor
 
 if TYPE_CHECKING:
     from deliberate.core.base import Base
-    from deliberate.eval import Subject
+    from deliberate.eval import Sample, Subject
     from deliberate.eval.against import Against
 
 
-def compared(runs: Sequence[str], against: str | None, soft: str | None) -> "Against":
+def compared(
+    runs: Sequence[str], against: str | None, soft: str | None, sample: "Sample | None"
+) -> "Against":
     """What the latents are compared with.
 
     Args:
         runs: What is measured.
         against: As `--against` names it, if it does.
         soft: As `--soft` names it, if it does.
+        sample: What of texts is measured; none where problems are asked.
 
     Raises:
-        ValueError: a control is not known, or two soft embeddings are named.
+        ValueError: a control is not known or not for this, or two soft embeddings are named.
     """
     from deliberate.eval.against import Against, parsed
 
     named = Against() if against is None else parsed(against)
+    named.check(sample)
     if soft is None and against is None and list(runs) == [options.EMBEDDED]:
         soft = f"{options.EMBEDDED}-soft"
     if soft is None:
@@ -55,6 +59,8 @@ def load_subjects(runs: Sequence[str], against: "Against", base: "Base") -> "lis
         Subject(
             trained=trained,
             controls=against.controls,
+            every=against.every,
+            chains=against.chains,
             baselines={
                 name: baseline
                 for name, baseline in baselines.items()

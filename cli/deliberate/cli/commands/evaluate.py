@@ -108,7 +108,7 @@ def evaluate(
             seed=seed,
         )
         pairs = _pairs(field, question, answer, template, separator)
-        others_than = compared(runs, against, soft)
+        others_than = compared(runs, against, soft, None if made.wanted else sample)
     model = _load_base(run, base, device, dtype)
     subjects = load_subjects(runs, others_than, model)
     if chosen is not None:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deliberate.core.ahead_loss import ahead_losses, plain_losses
+from deliberate.core.askings import Writing, later_askings
 from deliberate.core.base import Base
 from deliberate.core.cache import Reading
 from deliberate.core.coprocessor import Coprocessor
@@ -41,6 +42,14 @@ class Condition:
     change: Callable[[Latents, Partners], Latents] = lambda latents, partners: latents
     """Applied to a batch's latents before the base reads them; the second argument is each
     row's partner, a row of another document where the batch has one."""
+
+    every: int | None = None
+    """Latents are written again, and the old ones dropped, each time this many tokens were read;
+    none writes them once."""
+
+    def writing(self, reading: Reading, partners: Partners) -> Writing:
+        """What writes its latents after any anchors of these texts."""
+        return lambda anchors: self.change(self.writer(reading, anchors), partners)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -149,7 +158,12 @@ def measure_late(
 
     Returns:
         Losses by delay.
+
+    Raises:
+        ValueError: latents are asked for again and arrive late.
     """
+    if any(each.every for each in conditions.values()) and any(delays):
+        raise ValueError(f"every is for delay 0 alone, got delays {[*delays]}")
     most = max((c.writer.config.latents for c in conditions.values()), default=0)
     own = [len(row.token_ids) - 1 - row.anchor for row in chosen if row.anchor is not None]
     spans = {delay: min(ahead, max(own) - delay) if own else ahead for delay in delays}
@@ -206,11 +220,20 @@ def _losses(
     parts: dict[tuple[int, str], list[Tensor]] = {}
     for anchors in rows.anchors.split(ANCHORS_AT_ONCE, dim=1):
         for name, latents in written(conditions, reading, anchors, rows.partners):
-            positions = conditions[name].writer.config.positions
+            condition = conditions[name]
+            writing, every = condition.writing(reading, rows.partners), condition.every
+            positions = condition.writer.config.positions
             for delay, ahead in spans.items():
                 losses = ahead_losses(
                     base, reading, anchors, latents, ahead=ahead, positions=positions, delay=delay
                 )
+                later = [
+                    ahead_losses(base, reading, at, again, ahead=count, positions=positions)
+                    for at, again, count in later_askings(
+                        writing, anchors, ahead=ahead, every=every
+                    )
+                ]
+                losses = torch.cat([losses[..., :every], *later], dim=2)
                 parts.setdefault((delay, name), []).append(losses)
     for (delay, name), each in parts.items():
         found[delay][name] = torch.cat(each, dim=1)

@@ -33,13 +33,24 @@ def columns(report: dict[str, Any], *, other: str = "text") -> dict[str, str]:
     """
     other = "passage" if report.get("shuffled_from") == "passage" else other
     baseline = KINDS[report.get("soft_setting", {}).get("kind", "soft")].baseline
-    words = {**CONDITIONS, "latents": _measured(report)}
+    words = {**CONDITIONS, "latents": _measured(report), **_numbered(report)}
     present = report["change_percent"]
     return {
         name: heading.format(other=other, baseline=baseline)
         for name, heading in words.items()
         if name in present
     }
+
+
+def _numbered(report: dict[str, Any]) -> dict[str, str]:
+    """Words of conditions whose names have a number in them, or mean one."""
+    again = [name for name in report["change_percent"] if name.startswith("every:")]
+    words = {name: f"latents again every {name.partition(':')[2]} tokens" for name in again}
+    for name, chain in report.get("chains", {}).items():
+        time = " in the latents' time" if "latency" in chain else ""
+        count = chain["most_tokens"]
+        words[name] = f"chain of thought, {count} token{'' if count == 1 else 's'}{time}"
+    return words
 
 
 def writes_latents(report: dict[str, Any]) -> bool:

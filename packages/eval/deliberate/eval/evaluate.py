@@ -24,6 +24,7 @@ def evaluate(
     soft: Trained | None = None,
     pause: Trained | None = None,
     controls: Sequence[str] | None = None,
+    every: Sequence[int] = (),
     data: str | None = None,
     field: str | None = None,
     pairs: PairFormat | None = None,
@@ -39,6 +40,7 @@ def evaluate(
         soft: A soft embedding or pause token with as many latents, as the baseline.
         pause: A pause token with as many latents, as another one.
         controls: Names of `CONTROLS`; none are another text's latents, with and without the last.
+        every: Tokens after which latents are asked for again, each a condition of its own.
         data: A source as in `deliberate.core.texts`, read whole; none is what the coprocessor's
             own recipe held out.
         field: The key of the text in files of rows.
@@ -58,7 +60,7 @@ def evaluate(
     baselines = {name: each for name, each in named.items() if each is not None}
     (report,) = evaluate_together(
         base,
-        [Subject(trained=trained, controls=controls, baselines=baselines)],
+        [Subject(trained=trained, controls=controls, baselines=baselines, every=every)],
         data=data,
         field=field,
         pairs=pairs,
