@@ -44,12 +44,14 @@ def columns(report: dict[str, Any], *, other: str = "text") -> dict[str, str]:
 
 def _numbered(report: dict[str, Any]) -> dict[str, str]:
     """Words of conditions whose names have a number in them, or mean one."""
-    again = [name for name in report["change_percent"] if name.startswith("every:")]
-    words = {name: f"latents again every {name.partition(':')[2]} tokens" for name in again}
+    words = {}
+    for name in report["change_percent"]:
+        again, _, count = name.partition(":")
+        if again == "every":
+            words[name] = f"latents again every {_counted(count)}"
     for name, chain in report.get("chains", {}).items():
         time = " in the latents' time" if "latency" in chain else ""
-        count = chain["most_tokens"]
-        words[name] = f"chain of thought, {count} token{'' if count == 1 else 's'}{time}"
+        words[name] = f"chain of thought, {_counted(chain['most_tokens'])}{time}"
     return words
 
 
@@ -104,6 +106,10 @@ def _against(report: dict[str, Any]) -> list[str]:
 def _measured(report: dict[str, Any]) -> str:
     """What a report's `latents` are called, which a kind without any has none of."""
     return "latents" if writes_latents(report) else f"kind {report['setting']['kind']}"
+
+
+def _counted(count: int | str) -> str:
+    return f"{count} token{'' if str(count) == '1' else 's'}"
 
 
 def _tokens(tokens: Sequence[str]) -> str:
