@@ -38,10 +38,10 @@ def measured(run, coprocessor_folder, folders, held_out):
 
 
 def test_the_controls_that_are_named_are_shown_in_eighty_columns(measured):
-    named = ("--against", "random,zero,reversed,shuffled,soft:soft", "--anchors", "3")
+    named = ("--against", "random,zero,reversed,shuffled,soft:soft,every:2", "--anchors", "3")
     report = json.loads(measured(*named, "--json").out)
     assert list(report["change_percent"]) == [
-        "latents", "random", "zero", "reversed", "shuffled", "soft"
+        "latents", "random", "zero", "reversed", "shuffled", "every:2", "soft"
     ]  # fmt: skip
     shown = measured(*named).out
     assert max(map(len, shown.splitlines())) <= 80
@@ -116,7 +116,9 @@ def test_what_cannot_be_compared_is_one_sentence(refused, coprocessor_folder, fo
 
     line = said("--against", "shufled")
     assert "no control 'shufled', the nearest is 'shuffled': known are" in line
-    assert "pause:RUN, none" in line
+    assert "pause:RUN, every:TOKENS, cot, cot:TOKENS, cot:latency, none" in line
+    assert "the delay is 0,1: say --delay 0" in said("--against", "every:2", "--delay", "0,1")
+    assert "asks again after 4 tokens, and 4 are" in said("--against", "every:4", "--ahead", "4")
     assert "--soft b and --against soft: both" in said("--against", "soft:a", "--soft", "b")
     assert "exclude each other" in said("--every-token", "--anchors", "3")
     assert "several as 0,1,2,8, got 'soon'" in said("--delay", "soon")

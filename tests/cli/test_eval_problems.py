@@ -45,6 +45,22 @@ def test_several_runs_answer_the_same_problems(run, coprocessor_folder):
     assert json.loads(Path("both.json").read_text())["results"] == [first, second]
 
 
+def test_chains_of_thought_are_shown_with_their_tokens(run, coprocessor_folder):
+    few = ("--problems", "symbols", "--steps", "1", "--count", "3")
+    named = ("--against", "cot,cot:2,cot:latency,every:1")
+    outcome = run("eval", coprocessor_folder, *few, *named)
+    assert outcome.code == 0, outcome.err
+    assert max(map(len, outcome.out.splitlines())) <= 80
+    words = " ".join(outcome.out.split())
+    assert "latents again every 1 token against the base: " in words
+    assert "latents against chain of thought, 2 tokens: " in words
+    assert "Chain of thought, 3 tokens: the cue is a line end" in words
+    assert "in the latents' time: on this machine latents take " in words
+    chains = json.loads((coprocessor_folder / "problems.json").read_text())["chains"]
+    assert list(chains) == ["cot", "cot:2", "cot:latency"]
+    assert chains["cot:latency"]["latency"].keys() == {"latents_seconds", "token_seconds"}
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -56,6 +72,7 @@ def test_several_runs_answer_the_same_problems(run, coprocessor_folder):
         (("--problems", "all", "--data", "x", "--delay", "1"), "leave out --data, --delay"),
         (("nano", "--bench", "piqa"), "--bench asks one RUN at a time"),
         (("--steps", "1-6"), "--steps is for problems: add --problems all"),
+        (("--against", "cot"), "against 'cot' is for questions with an answer to find, and texts"),
         (("--count", "7"), "--count is for problems: add --problems all"),
     ],
 )

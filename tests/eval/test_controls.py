@@ -134,6 +134,8 @@ def test_what_is_named_is_read_and_what_is_unknown_is_refused_with_the_nearest()
     assert named.controls == ("zero", "shuffled")
     assert named.baselines == {"soft": "runs/a:b", "pause": "p"}
     assert parsed("none").controls == ()
+    more = parsed("every:8,cot:latency,cot:064,cot,every:2,cot:64")
+    assert (more.every, more.chains) == ((8, 2), ("cot:latency", "cot:64", "cot"))
     for wrong, said in {
         "shufled": "no control 'shufled', the nearest is 'shuffled': known are shuffled, ",
         "paus:x": "the nearest is 'pause:RUN'",
@@ -141,6 +143,12 @@ def test_what_is_named_is_read_and_what_is_unknown_is_refused_with_the_nearest()
         "": "no control ''",
         "soft": "'soft' names no run: say soft:RUN",
         "soft:a,soft:b": "'soft' twice, 'a' and 'b'",
+        "evry:3": "no control 'evry:3', the nearest is 'every:TOKENS'",
+        "every": "'every' must name a number of tokens, at least 1, as every:8",
+        "every:0": "'every:0' must name",
+        "cott": "no control 'cott', the nearest is 'cot'",
+        "cot:": "'cot:' must name a number of tokens, at least 1, as cot:64 or cot:latency",
+        "cot:-3": "'cot:-3' must name",
     }.items():
         with pytest.raises(ValueError, match=said):
             parsed(wrong)

@@ -22,10 +22,10 @@ STOPS = ("\n", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 """A random base seldom comes to a line's end by itself, so that here these letters are ends too."""
 
 
-def decoded(base, questions, coprocessor=None):
+def decoded(base, questions, coprocessor=None, every=None):
     """The tokens that greedy decoding gives up to where it stops, or none if it does not."""
     caches = prefill(base, [tokenize(base, question) for question in questions])
-    sampling = Sampling(max_tokens=LONGEST, stop=STOPS)
+    sampling = Sampling(max_tokens=LONGEST, stop=STOPS, every=every)
     found = generate(base, caches, sampling, coprocessor=coprocessor)
     return [each.token_ids if each.finish == "stop" else None for each in found]
 
@@ -43,6 +43,7 @@ def test_right_by_one_forward_is_what_greedy_decoding_gives(base, start, make, m
     questions = [f"{a}{b * (1 + i % 5)}" for i, a in enumerate("abcdef") for b in "klmn"]
     by_name = {"base": decoded(base, questions)}
     by_name |= {name: decoded(base, questions, writer) for name, writer in writers.items()}
+    by_name["every:2"] = decoded(base, questions, writers["latents"], every=2)
     asked, expected = [], {name: [] for name in by_name}
     for number, question in enumerate(questions):
         for tokens in {tuple(each[number][:-1]) for each in by_name.values() if each[number]}:
@@ -56,6 +57,7 @@ def test_right_by_one_forward_is_what_greedy_decoding_gives(base, start, make, m
                 for name, each in by_name.items():
                     expected[name].append(each[number] is not None and each[number][:-1] == ids)
     conditions = {name: Condition(writer=writer) for name, writer in writers.items()}
+    conditions["every:2"] = Condition(writer=writers["latents"], every=2)
     assert solve(base, conditions, asked) == expected
     right = [sum(each) for each in expected.values()]
     assert sum(right) > 0  # a writer of random weights may never write letters alone

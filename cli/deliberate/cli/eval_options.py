@@ -80,7 +80,8 @@ Against = Annotated[
     typer.Option(
         metavar="LIST",
         help="What to compare with: shuffled, shuffled_but_last, random, zero, reversed, "
-        "soft:RUN, pause:RUN, none; with commas between them.",
+        "soft:RUN, pause:RUN, every:TOKENS (latents asked for again), none; for --problems the "
+        "base's own chain of thought too: cot, cot:TOKENS, cot:latency. Commas between them.",
         show_default="shuffled,shuffled_but_last",
     ),
 ]

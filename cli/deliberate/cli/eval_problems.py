@@ -103,6 +103,8 @@ def _show(result: dict[str, Any], run: str, base: str) -> None:
         f"{result['problems']:,} held-out problems, at most {result['count']} of a family and steps"
     )
     say(console, f"{said}. Each family's and the total's 95 % interval from resampling problems.")
+    for name, chain in result.get("chains", {}).items():
+        say(console, f"{words[name].capitalize()}: {_chain(chain)}.", style="dim italic")
     for name, heading in words.items():
         say(console, f"{heading} against the base: {_said(total['against_base'][name])}.")
     for name, found in total["latents_against"].items():
@@ -143,6 +145,23 @@ def _said(found: Mapping[str, Any]) -> str:
     return (
         f"{found['value']:+.2f} points ({found['low']:+.2f}…{found['high']:+.2f}), "
         f"{found['gained']} gained and {found['lost']} lost, p = {found['p']:.2g} (McNemar)"
+    )
+
+
+def _chain(chain: Mapping[str, Any]) -> str:
+    """What a chain of thought was."""
+    time, words = "", chain["cue"].strip()
+    cue = f" and {words!r}" if words else ""
+    if "latency" in chain:
+        took = {name: 1000 * seconds for name, seconds in chain["latency"].items()}
+        time = (
+            f"on this machine latents take {took['latents_seconds']:.1f} ms and a token "
+            f"{took['token_seconds']:.1f} ms; "
+        )
+    return (
+        f"{time}the cue is a line end{cue}, then {chain['answer_cue']!r}; on "
+        f"average {chain['decoded_tokens']:.1f} tokens decoded, {chain['extra_tokens']:.1f} with "
+        "both cues"
     )
 
 

@@ -25,7 +25,7 @@ def compared(
         suite: Has its own where neither says anything.
 
     Raises:
-        ValueError: a control is not known, or two soft embeddings are named.
+        ValueError: a control is not known or not for this, or two soft embeddings are named.
     """
     from deliberate.eval.against import Against, parsed
 
@@ -67,6 +67,8 @@ def load_subjects(
         Subject(
             trained=trained,
             controls=against.controls,
+            every=against.every,
+            chains=against.chains,
             baselines={
                 name: baseline
                 for name, baseline in baselines.items()

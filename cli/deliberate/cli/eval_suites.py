@@ -23,7 +23,9 @@ VALUES: dict[Suite, dict[str, Any]] = {
 }
 """What a suite has in place of an option's default."""
 
-AGAINST = {Suite.QUICK: "shuffled,shuffled_but_last,random,zero,reversed"}
+AGAINST = {
+    Suite.QUICK: "shuffled,shuffled_but_last,random,zero,reversed,every:8,cot,cot:latency",
+}
 """What a suite compares latents with, where `--against` says nothing."""
 
 

@@ -92,16 +92,18 @@ def texts_named(said: Mapping[str, Any], *, against: "Against", run: str, exampl
     """
     from deliberate.eval import Sample
 
+    sample = Sample(
+        texts=TEXTS if said["texts"] is None else said["texts"],
+        anchors=_anchors(said["anchors"], every_token=said["every_token"]),
+        ahead=said["ahead"],
+        length=said["length"],
+        delays=_own_delay(run) if said["delay"] is None else _delays(said["delay"]),
+        seed=said["seed"],
+    )
+    against.check(sample)
     return Texts(
         against=against,
-        sample=Sample(
-            texts=TEXTS if said["texts"] is None else said["texts"],
-            anchors=_anchors(said["anchors"], every_token=said["every_token"]),
-            ahead=said["ahead"],
-            length=said["length"],
-            delays=_own_delay(run) if said["delay"] is None else _delays(said["delay"]),
-            seed=said["seed"],
-        ),
+        sample=sample,
         data=said["data"],
         field=said["field"],
         pairs=_pairs(said),

@@ -5,6 +5,7 @@ options --> tasks --one after another--> results --> tables, one JSON object, a 
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -158,13 +159,16 @@ def _tasks(
         ValueError: one of them is out of range.
     """
     against = compared(runs, said["against"], said["soft"], suite)
+    # A suite takes what is for texts to texts, and what is for questions to questions.
+    for_texts = replace(against, chains=()) if suite else against
+    for_problems = replace(against, every=()) if suite else against
     tasks: list[Task] = []
     if PERPLEXITY in wanted:
         tasks.append(
-            texts_named(said, against=against, run=runs[0], examples=where.folder is not None)
+            texts_named(said, against=for_texts, run=runs[0], examples=where.folder is not None)
         )
     if PROBLEMS in wanted:
-        tasks.append(Problems(against=against, chosen=problems_named(said)))
+        tasks.append(Problems(against=for_problems, chosen=problems_named(said)))
     if COST in wanted:
         tasks.append(Costs(against=against, setting=costs_named(said)))
     return tasks

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deliberate.core.ahead_loss import ahead_losses, plain_losses
+from deliberate.core.askings import Writing, later_askings
 from deliberate.core.base import Base
 from deliberate.core.cache import Reading
 from deliberate.core.coprocessor import Coprocessor
@@ -48,6 +49,14 @@ class Condition:
 
     partnered: bool = True
     """Whether `change` may look at partners, so that a passage cannot go alone."""
+
+    every: int | None = None
+    """Latents are written again, and the old ones dropped, each time this many tokens were read;
+    none writes them once."""
+
+    def writing(self, reading: Reading, partners: Partners) -> Writing:
+        """What writes its latents after any anchors of these texts."""
+        return lambda anchors: self.change(self.writer(reading, anchors), partners)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -140,7 +149,7 @@ def measure_late(
         smaller: What is done where memory runs out, as in `batch_by_batch`.
 
     Returns:
-        Losses by delay.
+        Losses by delay; latents that are asked for again have none but at delay 0.
 
     Raises:
         DeliberateError: with `smaller`, the smallest batch is too large for the memory.
@@ -238,15 +247,27 @@ def _losses(
     parts: dict[tuple[int, str], list[Tensor]] = {}
     for anchors in rows.anchors.split(ANCHORS_AT_ONCE, dim=1):
         for name, latents in written(conditions, reading, anchors, rows.partners):
-            positions = conditions[name].writer.config.positions
+            condition = conditions[name]
+            writing, every = condition.writing(reading, rows.partners), condition.every
+            positions = condition.writer.config.positions
             for delay, ahead in spans.items():
+                if delay and every:
+                    continue
                 losses = ahead_losses(
                     base, reading, anchors, latents, ahead=ahead, positions=positions, delay=delay
                 )
+                later = [
+                    ahead_losses(base, reading, at, again, ahead=count, positions=positions)
+                    for at, again, count in later_askings(
+                        writing, anchors, ahead=ahead, every=every
+                    )
+                ]
+                losses = torch.cat([losses[..., :every], *later], dim=2)
                 parts.setdefault((delay, name), []).append(losses)
     for (delay, name), each in parts.items():
         found[delay][name] = torch.cat(each, dim=1)
-    return {delay: {n: each[n] for n in ("base", *conditions)} for delay, each in found.items()}
+    names = ("base", *conditions)
+    return {delay: {n: each[n] for n in names if n in each} for delay, each in found.items()}
 
 
 def written(

@@ -33,13 +33,26 @@ def columns(report: dict[str, Any], *, other: str = "text") -> dict[str, str]:
     """
     other = "passage" if report.get("shuffled_from") == "passage" else other
     baseline = KINDS[report.get("soft_setting", {}).get("kind", "soft")].baseline
-    words = {**CONDITIONS, "latents": _measured(report)}
+    words = {**CONDITIONS, "latents": _measured(report), **_numbered(report)}
     present = report["change_percent"]
     return {
         name: heading.format(other=other, baseline=baseline)
         for name, heading in words.items()
         if name in present
     }
+
+
+def _numbered(report: dict[str, Any]) -> dict[str, str]:
+    """Words of conditions whose names have a number in them, or mean one."""
+    words = {}
+    for name in report["change_percent"]:
+        again, _, count = name.partition(":")
+        if again == "every":
+            words[name] = f"latents again every {_counted(count)}"
+    for name, chain in report.get("chains", {}).items():
+        time = " in the latents' time" if "latency" in chain else ""
+        words[name] = f"chain of thought, {_counted(chain['most_tokens'])}{time}"
+    return words
 
 
 def writes_latents(report: dict[str, Any]) -> bool:
@@ -93,6 +106,10 @@ def _against(report: dict[str, Any]) -> list[str]:
 def _measured(report: dict[str, Any]) -> str:
     """What a report's `latents` are called, which a kind without any has none of."""
     return "latents" if writes_latents(report) else f"kind {report['setting']['kind']}"
+
+
+def _counted(count: int | str) -> str:
+    return f"{count} token{'' if str(count) == '1' else 's'}"
 
 
 def _tokens(tokens: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from deliberate.core.errors import CheckpointError
 from deliberate.core.problems import Problem
 from deliberate.eval.bench.mcnemar import mcnemar
 from deliberate.eval.bootstrap import mean
+from deliberate.eval.chain import Chained, chained, plans_of
 from deliberate.eval.problem_set import ProblemSet
 from deliberate.eval.solve import solve
 from deliberate.eval.subject import Subject, conditions_of, smaller_batches
@@ -35,6 +36,9 @@ class Accuracy:
     right: Mapping[str, Sequence[bool]] = field(repr=False)
     """Whether each problem was solved, by condition; `base` is there always."""
 
+    chains: Mapping[str, Chained] = field(default_factory=dict)
+    """The base's own chains of thought, by the name that they have in `right`."""
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""
         writers = {"latents": self.trained, **self.baselines}
@@ -50,6 +54,11 @@ class Accuracy:
             "split": "validation",
             "count": self.asked.count,
             "seed": self.asked.seed,
+            **(
+                {"chains": {name: each.to_dict() for name, each in self.chains.items()}}
+                if self.chains
+                else {}
+            ),
             "setting": self.trained.coprocessor.describe(),
             **{
                 f"{name}_setting": each.coprocessor.describe()
@@ -102,13 +111,14 @@ def ask_problems(
         subject: The coprocessor, and what it is compared with.
         asked: Which problems.
         batch: Problems in each forward.
-        on_problems: Told of the problems done and to do.
+        on_problems: Told of the problems done and to do, where a chain of thought does each again.
         on_note: Told of a batch that was lowered, since the memory is too small for it.
 
     Raises:
         CheckpointError: the coprocessor's kind writes no latents, or as in `conditions_of`.
+        CacheError: as in `plans_of`.
         DeliberateError: the memory is too small for the smallest batch.
-        TextError: a problem does not fit the base's positions.
+        TextError: as in `solve` and `plans_of`.
     """
     writer = subject.trained.coprocessor
     if not writer.writes_latents:
@@ -118,15 +128,35 @@ def ask_problems(
         )
     problems = asked.problems()
     conditions = conditions_of(subject, asked.seed)
+    few = asked.few(problems) if subject.chains else []
+    plans = plans_of(base, writer, subject.chains, [*problems, *few])
+    total = len(problems) * (1 + len(plans))
     smaller = smaller_batches(conditions.values(), on_note, what="problems", way_out=WAY_OUT)
-    right = solve(base, conditions, problems, batch=batch, on_problems=on_problems, smaller=smaller)
+
+    def counting(before: int) -> Callable[[int, int], None]:
+        return lambda done, _: on_problems(before + done, total)
+
+    right = solve(base, conditions, problems, batch=batch, on_problems=counting(0), smaller=smaller)
+    chains = {
+        name: chained(
+            base,
+            problems,
+            plan,
+            tried=few,
+            batch=batch,
+            on_problems=counting(number * len(problems)),
+            smaller=smaller,
+        )
+        for number, (name, plan) in enumerate(plans.items(), 1)
+    }
     return Accuracy(
         base=base,
         trained=subject.trained,
         baselines=subject.baselines,
         asked=asked,
         problems=problems,
-        right=right,
+        right={**right, **{name: each.right for name, each in chains.items()}},
+        chains=chains,
     )
 
 

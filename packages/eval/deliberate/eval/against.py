@@ -1,6 +1,6 @@
 """What latents are compared with, as `deliberate eval --against` names it.
 
-"shuffled,zero,soft:RUN" --parsed--> controls (shuffled, zero), baselines {soft: RUN}
+"shuffled,soft:RUN,every:8,cot:64" --parsed--> controls, baselines, asking again, chains of thought
 """
 
 from collections.abc import Mapping
@@ -8,12 +8,32 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from deliberate.eval.controls import CONTROLS
+from deliberate.eval.sample import Sample
 
 BASELINES = ("soft", "pause")
 """Trained latents that do not depend on the text, each followed by its run."""
 
+EVERY = "every"
+"""Latents asked for again, followed by the tokens from one asking to the next."""
+
+CHAIN = "cot"
+"""The base's own chain of thought, of as many tokens as there are latents, or as follow."""
+
+LATENCY = f"{CHAIN}:latency"
+"""The same of as many tokens as the base decodes in the time that the latents take."""
+
 NOTHING = "none"
 """No latents at all: the base alone, which every table has anyway."""
+
+KNOWN = (
+    *CONTROLS,
+    *(f"{name}:RUN" for name in BASELINES),
+    f"{EVERY}:TOKENS",
+    CHAIN,
+    f"{CHAIN}:TOKENS",
+    LATENCY,
+    NOTHING,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,38 +46,104 @@ class Against:
     baselines: Mapping[str, str] = field(default_factory=dict)
     """A run's folder, `nano-soft` or a Hub id, by name of `BASELINES`."""
 
+    every: tuple[int, ...] = ()
+    """Tokens after which latents are asked for again."""
+
+    chains: tuple[str, ...] = ()
+    """`cot`, `cot:TOKENS` and `cot:latency`."""
+
+    def check(self, sample: Sample | None) -> None:
+        """See that it can be compared with where it is to be.
+
+        Args:
+            sample: Of texts; none where problems are asked.
+
+        Raises:
+            ValueError: texts have no questions to think about, or are too few tokens to ask for
+                latents again; or the latents come late.
+        """
+        if sample is None:
+            return
+        if self.chains:
+            raise ValueError(
+                f"against {self.chains[0]!r} is for questions with an answer to find, and texts "
+                "have none: add --problems all, or leave it out"
+            )
+        for every in self.every:
+            if 0 not in sample.delays:
+                late = ",".join(map(str, sample.delays))
+                raise ValueError(
+                    f"against 'every:{every}' is for latents that arrive at once, and the delay is "
+                    f"{late}: say --delay 0, or leave it out"
+                )
+            if every >= sample.ahead:
+                raise ValueError(
+                    f"against 'every:{every}' asks again after {every} tokens, and "
+                    f"{sample.ahead} are measured: name fewer, or give a larger --ahead"
+                )
+
 
 def parsed(named: str) -> Against:
     """Read what `--against` names.
 
     Args:
-        named: Controls, `soft:RUN`, `pause:RUN` and `none`, with commas between them.
+        named: Names as in `KNOWN`, with commas between them.
 
     Raises:
-        ValueError: there is no such control, a baseline has no run, or comes twice.
+        ValueError: there is nothing of such a name, a baseline has no run, or comes twice, or a
+            number is none.
     """
     controls: dict[str, None] = {}
+    every: dict[int, None] = {}
+    chains: dict[str, None] = {}
     baselines: dict[str, str] = {}
     for each in (part.strip() for part in named.split(",")):
-        name, colon, run = each.partition(":")
+        name, colon, rest = each.partition(":")
         if name in BASELINES:
-            if not run:
-                raise ValueError(f"against {each!r} names no run: say {name}:RUN")
-            if name in baselines:
-                raise ValueError(
-                    f"against has {name!r} twice, {baselines[name]!r} and {run!r}: measure the "
-                    "second in another run of eval"
-                )
-            baselines[name] = run
+            _add_baseline(baselines, each, name, rest)
+        elif name == EVERY:
+            every[_tokens(each, rest, f"{EVERY}:8")] = None
+        elif each in (CHAIN, LATENCY):
+            chains[each] = None
+        elif name == CHAIN:
+            chains[f"{CHAIN}:{_tokens(each, rest, f'{CHAIN}:64 or {LATENCY}')}"] = None
         elif colon or name not in (*CONTROLS, NOTHING):
             raise ValueError(_unknown(each, name))
         elif name != NOTHING:
             controls[name] = None
-    return Against(controls=tuple(controls), baselines=baselines)
+    return Against(
+        controls=tuple(controls), baselines=baselines, every=tuple(every), chains=tuple(chains)
+    )
+
+
+def _add_baseline(baselines: dict[str, str], each: str, name: str, run: str) -> None:
+    """Take one more.
+
+    Raises:
+        ValueError: it has no run, or comes twice.
+    """
+    if not run:
+        raise ValueError(f"against {each!r} names no run: say {name}:RUN")
+    if name in baselines:
+        raise ValueError(
+            f"against has {name!r} twice, {baselines[name]!r} and {run!r}: measure the "
+            "second in another run of eval"
+        )
+    baselines[name] = run
+
+
+def _tokens(each: str, number: str, example: str) -> int:
+    """A number of tokens.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not (number.isascii() and number.isdigit()) or int(number) < 1:
+        raise ValueError(f"against {each!r} must name a number of tokens, at least 1, as {example}")
+    return int(number)
 
 
 def _unknown(each: str, name: str) -> str:
-    known = [*CONTROLS, *(f"{baseline}:RUN" for baseline in BASELINES), NOTHING]
-    near = get_close_matches(name, [*CONTROLS, *BASELINES, NOTHING], n=1, cutoff=0.0)
-    nearest = "".join(word for word in known if near and word.partition(":")[0] == near[0])
-    return f"no control {each!r}, the nearest is {nearest!r}: known are {', '.join(known)}"
+    (near,) = get_close_matches(name, [word.partition(":")[0] for word in KNOWN], n=1, cutoff=0.0)
+    nearest = next(word for word in KNOWN if word.partition(":")[0] == near)
+    return f"no control {each!r}, the nearest is {nearest!r}: known are {', '.join(KNOWN)}"

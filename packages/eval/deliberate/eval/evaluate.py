@@ -30,6 +30,7 @@ def evaluate(
     soft: Trained | None = None,
     pause: Trained | None = None,
     controls: Sequence[str] | None = None,
+    every: Sequence[int] = (),
     data: str | None = None,
     field: str | None = None,
     pairs: PairFormat | None = None,
@@ -46,6 +47,7 @@ def evaluate(
         soft: A soft embedding or pause token with as many latents, as the baseline.
         pause: A pause token with as many latents, as another one.
         controls: Names of `CONTROLS`; none are another text's latents, with and without the last.
+        every: Tokens after which latents are asked for again, each a condition of its own.
         data: A source as in `deliberate.core.texts`, read whole; none is what the coprocessor's
             own recipe held out.
         field: The key of the text in files of rows.
@@ -66,7 +68,7 @@ def evaluate(
     baselines = {name: each for name, each in named.items() if each is not None}
     (report,) = evaluate_together(
         base,
-        [Subject(trained=trained, controls=controls, baselines=baselines)],
+        [Subject(trained=trained, controls=controls, baselines=baselines, every=every)],
         data=data,
         field=field,
         pairs=pairs,
@@ -150,8 +152,8 @@ def evaluate_together(
     )
 
     def own(losses: Losses, number: int) -> Losses:
-        names = [name for other, name in conditions if other == number]
-        sums = {name: losses.sums[f"{number} {name}"] for name in names}
+        names = {name: f"{number} {name}" for other, name in conditions if other == number}
+        sums = {name: losses.sums[full] for name, full in names.items() if full in losses.sums}
         return replace(losses, sums={"base": losses.sums["base"], **sums})
 
     return [

@@ -3,12 +3,16 @@
 families, steps, count --core.problems--> the same problems each time, none of them twice
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import islice
 
 from deliberate.core.problems import FAMILIES, MOST_STEPS, Problem, problems
 from deliberate.eval.sample import MOST_SEED
+
+TRIED = 120
+"""Most problems on which something is chosen, but for two of each family and number of steps."""
 
 PATIENCE = 20
 """Draws for each problem wanted, after which there are no more new ones of its steps."""
@@ -51,13 +55,26 @@ class ProblemSet:
         if not 0 <= self.seed <= MOST_SEED:
             raise ValueError(f"seed must be from 0 to {MOST_SEED}, got {self.seed}")
 
-    def problems(self) -> list[Problem]:
-        """The problems, family by family."""
+    def problems(self, split: str = "validation") -> list[Problem]:
+        """The problems, family by family.
+
+        Args:
+            split: Or those of the split `train`, on which something is to be chosen.
+        """
         found = []
         for family in dict.fromkeys(self.families):
             for steps in sorted({*self.steps}):
-                made = problems(family, steps=steps, split="validation", seed=self.seed)
+                made = problems(family, steps=steps, split=split, seed=self.seed)
                 drawn = islice(made, PATIENCE * self.count)
                 different = {problem.question: problem for problem in drawn}
                 found += islice(different.values(), self.count)
         return found
+
+    def few(self, problems: Sequence[Problem]) -> list[Problem]:
+        """Some of the other split, of the same families and steps, on which something is chosen.
+
+        Args:
+            problems: Those asked.
+        """
+        cells = len({(problem.family, problem.steps) for problem in problems})
+        return replace(self, count=max(2, min(self.count, TRIED // cells))).problems("train")

@@ -16,6 +16,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from deliberate.core.askings import later_askings
 from deliberate.core.base import Base
 from deliberate.core.choices import ahead_choices, plain_choices
 from deliberate.core.errors import TextError
@@ -31,7 +32,6 @@ FORM = PairFormat(question="question", answer="answer", separator=" ")
 """The latents are written where the question ends; the answer begins with a space."""
 
 
-@torch.no_grad()
 def solve(
     base: Base,
     conditions: Mapping[str, Condition],
@@ -56,13 +56,42 @@ def solve(
 
     Raises:
         DeliberateError: with `smaller`, the smallest batch is too large for the memory.
+        TextError: a problem does not fit the base's positions, or no answer is as long as it takes
+            for latents to be asked for again.
+    """
+    rows = tokenized(base, asked)
+    _check_askings(conditions, rows)
+    return judged(base, conditions, rows, batch=batch, on_problems=on_problems, smaller=smaller)
+
+
+@torch.no_grad()
+def judged(
+    base: Base,
+    conditions: Mapping[str, Condition],
+    rows: Sequence[Passage],
+    *,
+    batch: int = 8,
+    on_problems: Callable[[int, int], None] = lambda done, total: None,
+    smaller: Smaller | None = None,
+) -> dict[str, list[bool]]:
+    """The same of problems as tokens: whatever stands before an answer, one judge.
+
+    Args:
+        base: As in `solve`, as are the others.
+        conditions: By name.
+        rows: From `tokenized`, with more between question and answer if that is wanted.
+        batch: Problems in each forward.
+        on_problems: Told of the problems done and to do.
+        smaller: What is done where memory runs out.
+
+    Raises:
+        DeliberateError: with `smaller`, the smallest batch is too large for the memory.
         TextError: a problem does not fit the base's positions.
     """
     most = max((c.writer.config.latents for c in conditions.values()), default=0)
-    rows = _rows(base, asked)
-    _check_room(base, rows, most)
+    check_room(base, rows, most, what="latents")
     ends = _Ends(base)
-    right = {name: [False] * len(asked) for name in ("base", *conditions)}
+    right = {name: [False] * len(rows) for name in ("base", *conditions)}
     done = 0
     on_problems(done, len(rows))
 
@@ -89,8 +118,13 @@ def solve(
     return right
 
 
-def _rows(base: Base, asked: Sequence[Problem]) -> list[Passage]:
-    """Each problem's tokens, and after its answer one more, where the line is to end."""
+def tokenized(base: Base, asked: Sequence[Problem]) -> list[Passage]:
+    """Each problem's tokens, and after its answer one more, where the line is to end.
+
+    Args:
+        base: Whose tokenizer is asked.
+        asked: The problems; a row's anchor is its question's last token.
+    """
     texts = {
         "question": [problem.question for problem in asked],
         "answer": [problem.answer for problem in asked],
@@ -111,15 +145,39 @@ def _answer(row: Passage) -> int:
     return len(row.token_ids) - 1 - (row.anchor or 0)
 
 
-def _check_room(base: Base, rows: Sequence[Passage], latents: int) -> None:
+def check_room(
+    base: Base, rows: Sequence[Passage], count: int, *, what: str, out: str = ""
+) -> None:
+    """See that everything fits the base's positions.
+
+    Args:
+        base: Whose positions.
+        rows: From `tokenized`.
+        count: What stands between a question and its answer.
+        what: What that is.
+        out: A way out beside asking fewer steps.
+
+    Raises:
+        TextError: it does not.
+    """
     # Each batch makes room for its longest answer after its longest question.
     longest = max(row.anchor or 0 for row in rows) + 1
-    needed = longest + latents + max(map(_answer, rows))
+    needed = longest + count + max(map(_answer, rows))
     if base.positions is not None and needed > base.positions:
         raise TextError(
             f"{base.id!r} has {base.positions} positions, and a question of {longest} tokens with "
-            f"{latents} latents and its answer takes {needed}: ask fewer --steps"
+            f"{count} {what} and its answer takes {needed}: ask fewer --steps{out}"
         )
+
+
+def _check_askings(conditions: Mapping[str, Condition], rows: Sequence[Passage]) -> None:
+    longest = max(map(_answer, rows))
+    for name, condition in conditions.items():
+        if condition.every is not None and condition.every >= longest:
+            raise TextError(
+                f"{name!r} asks for latents again after {condition.every} tokens, and the longest "
+                f"answer has {longest} with its end: name fewer, or leave it out of --against"
+            )
 
 
 def _choices(
@@ -129,11 +187,21 @@ def _choices(
     reading = base.read(laid.token_ids)
     found = [("base", plain_choices(base, reading, laid.anchors, ahead=span))]
     for name, latents in written(conditions, reading, laid.anchors, laid.partners):
-        positions = conditions[name].writer.config.positions
+        condition = conditions[name]
+        positions = condition.writer.config.positions
         choices = ahead_choices(
             base, reading, laid.anchors, latents, ahead=span, positions=positions
         )
-        found.append((name, choices))
+        later = [
+            ahead_choices(base, reading, at, again, ahead=count, positions=positions)
+            for at, again, count in later_askings(
+                condition.writing(reading, laid.partners),
+                laid.anchors,
+                ahead=span,
+                every=condition.every,
+            )
+        ]
+        found.append((name, torch.cat([choices[..., : condition.every], *later], dim=2)))
     return found
 
 

@@ -4,7 +4,7 @@ coprocessor, names of controls, baselines --> conditions
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from deliberate.core.checkpoint import Trained
 from deliberate.core.coprocessor import Coprocessor
@@ -26,6 +26,12 @@ class Subject:
     baselines: Mapping[str, Trained] = field(default_factory=dict)
     """A soft embedding as `soft`, a pause token as `pause`, with as many latents."""
 
+    every: Sequence[int] = ()
+    """Latents asked for again each time so many tokens were read, as `every:8`."""
+
+    chains: Sequence[str] = ()
+    """The base's own chains of thought, as `Against` names them; for problems alone."""
+
 
 def conditions_of(subject: Subject, seed: int) -> dict[str, Condition]:
     """What the base reads after each anchor, by the name that a report gives it.
@@ -35,10 +41,15 @@ def conditions_of(subject: Subject, seed: int) -> dict[str, Condition]:
         seed: Of random latents.
 
     Raises:
-        CheckpointError: a baseline is none, or has another number of latents; or a control needs
-            latents that there are not.
+        CheckpointError: a baseline is none, or has another number of latents; or a control, or
+            asking again, needs latents that there are not.
     """
     writer = subject.trained.coprocessor
+    if subject.every and not writer.writes_latents:
+        raise CheckpointError(
+            f"'every:{subject.every[0]}' asks for latents again, and {subject.trained.id!r} of "
+            f"kind {writer.config.kind!r} writes none: leave it out of --against"
+        )
     controls = {
         name: Condition(writer=writer, change=CONTROLS[name](seed), partnered=name in OF_PARTNERS)
         for name in _controls(subject)
@@ -47,7 +58,9 @@ def conditions_of(subject: Subject, seed: int) -> dict[str, Condition]:
     for name, trained in subject.baselines.items():
         _check_baseline(name, trained, writer)
         baselines[name] = Condition(writer=trained.coprocessor, partnered=False)
-    return {"latents": Condition(writer=writer, partnered=False), **controls, **baselines}
+    latents = Condition(writer=writer, partnered=False)
+    again = {f"every:{every}": replace(latents, every=every) for every in subject.every}
+    return {"latents": latents, **controls, **again, **baselines}
 
 
 def smaller_batches(
