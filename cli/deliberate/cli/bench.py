@@ -3,6 +3,7 @@
 names --questions, then models--> results set by set, a table, records in the output folder
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from deliberate.cli.eval_kept import Kept
+from deliberate.cli.eval_tasks import BENCH
 from deliberate.cli.failures import configuring
 from deliberate.cli.models import load_coprocessor, patient_bars
 from deliberate.cli.terminal import emit, note
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from deliberate.core.base import Base
+    from deliberate.core.checkpoint import Trained
     from deliberate.eval.bench.run import Results
 
 BATCH = 8
@@ -43,6 +47,7 @@ def run_bench(
     force: bool,
     as_json: bool,
     load: "Callable[[], Base]",
+    command: str,
 ) -> None:
     """Ask benchmarks, show the table, and keep results and records.
 
@@ -53,6 +58,7 @@ def run_bench(
         force: Whether results that are there may be replaced.
         as_json: Whether to print JSON instead of a table.
         load: Loads the base, once all questions are there.
+        command: What was typed, as the report has it.
 
     Raises:
         typer.BadParameter: there are several runs, or no benchmark of that name.
@@ -79,9 +85,12 @@ def run_bench(
         if asked.run_code:
             _tell_of_network()
         base = load()
+        trained = load_coprocessor(run, base)
+        kept = _report(folder, base, trained, run, command, asked.resume)
+        began = time.monotonic()
         results = bench(
             base,
-            load_coprocessor(run, base),
+            trained,
             prepared,
             data=asked.data,
             limit=asked.limit,
@@ -91,6 +100,9 @@ def run_bench(
             on_set=_tell,
             on_note=note,
         )
+    if kept is not None:
+        spent = time.monotonic() - began
+        kept.add(BENCH, results.settings, asdict(results), seconds=spent)
     shown = {name: results.sets[name] for name in prepared.tasks}
     note(
         "nothing was kept: -o DIR keeps a record of every answer"
@@ -112,6 +124,7 @@ def _folder(run: str, output: Path | None, resume: bool, force: bool) -> Path | 
     """
     from deliberate.core.checkpoint import EMBEDDED_FOLDERS
     from deliberate.eval.bench.benchmarks import BENCHMARKS, RESULTS
+    from deliberate.eval.results import FILE
 
     folder = output
     if folder is None and run not in EMBEDDED_FOLDERS and Path(run).is_dir():
@@ -122,15 +135,36 @@ def _folder(run: str, output: Path | None, resume: bool, force: bool) -> Path | 
         return None
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{str(folder)!r} is a file: name a folder with -o")
-    if (folder / RESULTS).exists() and not resume:
+    there = [name for name in (RESULTS, FILE) if (folder / name).exists()]
+    if there and not resume:
         if not force:
             raise FileExistsError(
                 f"{str(folder)!r} holds results: go on with --resume, add --force, or name another "
                 "folder with -o"
             )
-        for name in (RESULTS, *(f"{name}.jsonl" for name in BENCHMARKS)):
+        for name in (RESULTS, FILE, *(f"{name}.jsonl" for name in BENCHMARKS)):
             (folder / name).unlink(missing_ok=True)
     return folder
+
+
+def _report(
+    folder: Path | None, base: "Base", trained: "Trained", run: str, command: str, resume: bool
+) -> Kept | None:
+    """The report that the results go into as well, where what draws it is installed."""
+    from deliberate.core.errors import DeliberateError
+    from deliberate.eval import Subject
+    from deliberate.eval.report_folder import require_report
+    from deliberate.eval.results import FILE
+
+    if folder is None:
+        return None
+    try:
+        require_report()
+    except DeliberateError as error:
+        note(f"results without a report: {error}")
+        return None
+    subjects, resume = [Subject(trained=trained)], resume and (folder / FILE).exists()
+    return Kept(folder, base, subjects, command=command, names=[run], resume=resume)
 
 
 def _tell_of_network() -> None:

@@ -15,7 +15,8 @@ import typer
 from deliberate.cli.terminal import note
 
 if TYPE_CHECKING:
-    from deliberate.eval.results import Results
+    from deliberate.core.base import Base
+    from deliberate.eval import Subject
 
 FILES = {"perplexity": "eval.json", "problems": "problems.json", "cost": "cost.json"}
 """By task, in the folder of the run that was measured."""
@@ -79,16 +80,30 @@ def write_file(path: Path, result: dict[str, Any]) -> None:
 class Kept:
     """A report's folder, which is written anew after each task."""
 
-    def __init__(self, folder: Path, results: "Results", *, resume: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        base: "Base",
+        subjects: "Sequence[Subject]",
+        *,
+        command: str,
+        names: Sequence[str],
+        resume: bool,
+    ) -> None:
         """Begin a report, or go on with one.
 
         Args:
             folder: Of the report.
-            results: A document of nothing yet.
+            base: The frozen model.
+            subjects: The coprocessors.
+            command: What was typed.
+            names: What the runs are called.
             resume: Whether what the folder holds is gone on with.
         """
-        self._folder = folder
-        self._results = results.read(folder, like=results) if resume else results
+        from deliberate.eval.results import Results
+
+        new = Results.new(base, subjects, command, names=names)
+        self._folder, self._results = folder, Results.read(folder, like=new) if resume else new
 
     def result(self, task: str, settings: dict[str, Any], measure: Callable[[], Any]) -> Any:
         """What a task came to, measured only if it was not.
@@ -103,9 +118,20 @@ class Kept:
         else:
             began = time.monotonic()
             found = measure()
-            self._results.add(task, settings, seconds=time.monotonic() - began, result=found)
-            self._results.write(self._folder)
+            self.add(task, settings, found, seconds=time.monotonic() - began)
         return self._results.tasks[task]["result"]
+
+    def add(self, task: str, settings: dict[str, Any], found: object, *, seconds: float) -> None:
+        """Take in what was measured, and write the report.
+
+        Args:
+            task: Its name.
+            settings: What has to be the same.
+            found: Plain values.
+            seconds: How long it took.
+        """
+        self._results.add(task, settings, seconds=seconds, result=found)
+        self._results.write(self._folder)
 
 
 def _own_folder(runs: Sequence[str]) -> Path | None:

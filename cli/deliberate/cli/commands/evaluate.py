@@ -103,7 +103,10 @@ def evaluate(
 
     if BENCH in wanted:
         asked = Asked(bench or "", bench_data, bench_limit, run_generated_code, batch, resume)
-        run_bench(runs, asked, output=output, force=force, as_json=as_json, load=load)
+        typed = shlex.join(context.obj)
+        run_bench(
+            runs, asked, output=output, force=force, as_json=as_json, load=load, command=typed
+        )
         return
     where = place(output, runs, wanted, force=force, resume=resume)
     with configuring():
@@ -178,14 +181,11 @@ def _measured(
     tasks: Sequence[Task], runs: Sequence[str], base: "Base", where: Place, *, command: str
 ) -> dict[str, Any]:
     """What each task came to, by name."""
-    from deliberate.eval.results import Results
-
     load = cache(lambda name: load_coprocessor(name, base))
     kept = None
     if where.folder is not None:
         subjects = load_subjects(runs, tasks[0].against, load)
-        new = Results.new(base, subjects, command, names=runs)
-        kept = Kept(where.folder, new, resume=where.resume)
+        kept = Kept(where.folder, base, subjects, command=command, names=runs, resume=where.resume)
     found = {}
     for task in tasks:
         measure = partial(_measure, task, runs, base, load)

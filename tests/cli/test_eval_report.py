@@ -1,0 +1,164 @@
+"""`deliberate eval -o FOLDER`: the report, task by task, gone on with, and never lost."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+FEW = ("--ahead", "8", "--anchors", "3", "--texts", "4")
+SMALL = (*FEW, "--delay", "0,1", "--problems", "symbols", "--steps", "1", "--count", "2")
+SHORT = ("--prompt-tokens", "8", "--decoded-tokens", "2", "--repeats", "1")
+
+
+@pytest.fixture
+def held_out(offline):
+    path = Path("held.jsonl").absolute()
+    rows = [{"text": "words and more words " * (2 + row)} for row in range(5)]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+@pytest.fixture
+def report(run, coprocessor_folder, held_out):
+    def report(*more, folder="report"):
+        return run("eval", coprocessor_folder, "--data", held_out, *FEW, "-o", folder, *more)
+
+    return report
+
+
+@pytest.fixture
+def tasks(monkeypatch):
+    """Which measurements ran, in their order."""
+    ran = []
+
+    def counted(name, measure):
+        def wrapper(*given, **named):
+            ran.append(name)
+            return measure(*given, **named)
+
+        return wrapper
+
+    from deliberate.cli.eval_cost import Costs
+    from deliberate.cli.eval_problems import Problems
+    from deliberate.cli.eval_texts import Texts
+
+    for task, name in ((Texts, "perplexity"), (Problems, "problems"), (Costs, "cost")):
+        monkeypatch.setattr(task, "measure", counted(name, task.measure))
+    return ran
+
+
+def kept(folder="report"):
+    return json.loads(Path(folder, "results.json").read_text())
+
+
+def test_a_folder_gets_the_page_the_markdown_and_the_document(report, held_out):
+    outcome = report()
+    assert outcome.code == 0, outcome.err
+    assert "wrote report/report.html" in outcome.err
+    document = kept()
+    assert document["made"]["command"].startswith("deliberate eval")
+    assert str(held_out) in document["made"]["command"]
+    (result,) = document["tasks"]["perplexity"]["result"]
+    assert result["examples"].keys() == {"helped", "hurt"}
+    assert "<html" in Path("report", "report.html").read_text()
+    assert Path("report", "report.md").exists()
+
+
+def test_what_is_printed_and_kept_with_the_run_quotes_no_text(run, coprocessor_folder, held_out):
+    outcome = run("eval", coprocessor_folder, "--data", held_out, *FEW, "--json")
+    assert "examples" not in json.loads(outcome.out)
+    assert "examples" not in json.loads((coprocessor_folder / "eval.json").read_text())
+
+
+def test_a_suite_measures_all_three_into_the_runs_own_folder(run, coprocessor_folder, held_out):
+    outcome = run(
+        "eval", coprocessor_folder, "--suite", "quick", "--data", held_out, *SMALL, *SHORT,
+        "--against", "shuffled,every:4,cot", "--json",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    result = json.loads(outcome.out)
+    assert result.keys() == {"perplexity", "problems", "cost"}
+    assert result["perplexity"]["delays"].keys() == {"0", "1"}
+    assert "every:4" in result["perplexity"]["delays"]["0"]["perplexity"]
+    assert "every:4" not in result["perplexity"]["delays"]["1"]["perplexity"]
+    assert "cot" in result["problems"]["total"]["percent"]
+    assert kept(coprocessor_folder / "report")["tasks"].keys() == result.keys()
+
+
+def test_another_task_joins_a_report_that_is_gone_on_with(report, run, coprocessor_folder, tasks):
+    assert report().code == 0
+    first = kept()["tasks"]["perplexity"]
+    outcome = run("eval", coprocessor_folder, "--cost", *SHORT, "-o", "report", "--resume")
+    assert outcome.code == 0, outcome.err
+    assert kept()["tasks"].keys() == {"perplexity", "cost"}
+    assert kept()["tasks"]["perplexity"]["result"] == first["result"]
+    assert tasks == ["perplexity", "cost"]
+
+
+def test_an_interrupted_suite_goes_on_after_its_last_task(
+    run, coprocessor_folder, held_out, tasks, monkeypatch
+):
+    suite = (
+        "eval", coprocessor_folder, "--suite", "quick", "--data", held_out, *SMALL, *SHORT,
+        "--against", "shuffled", "-o", "report", "--json",
+    )  # fmt: skip
+    with monkeypatch.context() as patch:
+
+        def interrupt(*given, **named):
+            raise KeyboardInterrupt
+
+        patch.setattr("deliberate.eval.cost.cost", interrupt)
+        assert run(*suite).code == 130
+    assert tasks == ["perplexity", "problems", "cost"]
+    outcome = run(*suite, "--resume")
+    assert outcome.code == 0, outcome.err
+    assert "perplexity: measured before, kept" in outcome.err
+    assert tasks == ["perplexity", "problems", "cost", "cost"]
+    assert json.loads(outcome.out).keys() == {"perplexity", "problems", "cost"}
+
+
+def test_other_settings_are_measured_anew(report, tasks):
+    assert report().code == 0
+    assert report("--seed", "1", "--resume").code == 0
+    assert tasks == ["perplexity", "perplexity"]
+    assert kept()["tasks"]["perplexity"]["settings"]["seed"] == 1
+
+
+def test_a_report_is_not_written_over_unless_asked(report, refused, coprocessor_folder):
+    assert report().code == 0
+    before = kept()
+    assert "holds a report: go on with --resume" in refused(
+        "eval", coprocessor_folder, "-o", "report"
+    )
+    assert kept() == before
+    assert report("--force").code == 0
+
+
+def test_bad_uses_are_one_sentence(refused, coprocessor_folder, monkeypatch):
+    Path("file").write_text("")
+    assert "is a file: name a folder" in refused("eval", coprocessor_folder, "-o", "file")
+    ask = ("eval", coprocessor_folder)
+    assert "--resume goes on with a report" in refused(*ask, "--resume", code=2)
+    said = refused(*ask, "--suite", "quick", "--bench", "piqa", code=2)
+    assert "--suite and --bench exclude each other" in said
+    assert "--bench asks the benchmarks' own questions: leave out --data" in refused(
+        *ask, "--bench", "piqa", "--data", "x", code=2
+    )
+    monkeypatch.setattr("deliberate.eval.report_folder.extra.find_spec", lambda name: None)
+    assert "pip install 'deliberate[report]'" in refused(*ask, "-o", "report")
+
+
+def test_a_report_of_another_run_is_not_gone_on_with(report, refused, folder_of_another, held_out):
+    assert report().code == 0
+    said = refused("eval", folder_of_another, "--data", held_out, *FEW, "-o", "report", "--resume")
+    assert "holds results of run" in said
+    assert "choose another folder with -o" in said
+
+
+@pytest.fixture
+def folder_of_another(llama_folder, make, offline):
+    from deliberate.core import load_base, save_coprocessor
+
+    base = load_base(str(llama_folder))
+    save_coprocessor(make(base, "paper"), Path("another"), base=base)
+    return Path("another")
