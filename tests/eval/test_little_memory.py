@@ -83,7 +83,7 @@ def test_controls_keep_two_texts_together_and_without_them_one_is_enough(
         evaluate(llama, trained, **given)
     said = []
     alone = evaluate(llama, trained, controls=[], on_note=said.append, **given)
-    assert said[-1] == "out of memory, going on with 1 passages at a time"
+    assert said[-1] == "out of memory, going on with one at a time"
     assert len(alone.losses.counts) == 16
 
 

@@ -77,8 +77,13 @@ def smaller_batches(
     changes = [condition.change for condition in conditions]
     if any(condition.partnered for condition in conditions):
         way_out += f"; without controls that take another's latents {what} may go one at a time"
+
+    def on_less(size: int) -> None:
+        several = "one" if size == 1 else f"{size} {what}"
+        on_note(f"out of memory, going on with {several} at a time")
+
     return Smaller(
-        on_less=lambda size: on_note(f"out of memory, going on with {size} {what} at a time"),
+        on_less=on_less,
         way_out=way_out,
         generators=[change.generator for change in changes if isinstance(change, Random)],
     )
