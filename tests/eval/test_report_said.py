@@ -4,8 +4,10 @@ import re
 
 import pytest
 
+from deliberate.eval.report_folder.cost import cost
 from deliberate.eval.report_folder.document import heading, sections
 from deliberate.eval.report_folder.examples import examples
+from deliberate.eval.report_folder.gate import gate
 from deliberate.eval.report_folder.markdown import markdown as written
 from deliberate.eval.report_folder.tradeoff import tradeoff
 
@@ -81,12 +83,13 @@ def nulls(value):
 
 def test_any_value_of_cost_may_be_none(made_results):
     for _ in nulls(made_results["tasks"]["cost"]["result"]):
-        sections(made_results)
+        cost(made_results)
+        tradeoff(made_results)
 
 
 def test_any_value_of_a_gate_may_be_none(made_results):
     for _ in nulls(made_results["tasks"]["perplexity"]["result"][0]["gate"]):
-        sections(made_results)
+        gate(made_results)
 
 
 def test_numbers_that_are_none_are_dashes_and_no_nan_is_drawn(alone):
