@@ -82,7 +82,7 @@ def test_until_they_are_asked_for_again_latents_are_the_same_to_the_bit(llama, s
 
 
 def test_the_report_sets_asking_again_beside_asking_once(llama, make, tmp_path):
-    for index in range(3):
+    for index in range(6):
         (tmp_path / f"{index}.txt").write_text("some words of a text " * 4)
     trained = Trained(coprocessor=make(llama, "warm"), id="tiny", fingerprint="f")
     measured = partial(evaluate, llama, trained, data=str(tmp_path), controls=())
