@@ -288,6 +288,6 @@ def test_too_little_memory_for_two_passages_is_one_sentence(
 
     monkeypatch.setattr(FullCoprocessor, "forward", too_small)
     few = ("--data", held_out, "--field", "body", "--ahead", "8", "--against", "none")
-    monkeypatch.setattr("deliberate.cli.commands.evaluate.note", lambda text: None)
+    monkeypatch.setattr("deliberate.cli.eval_texts.note", lambda text: None)
     line = refused("eval", coprocessor_folder, *few)
     assert "out of memory with a text by itself: give a smaller --length" in line

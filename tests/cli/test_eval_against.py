@@ -117,7 +117,7 @@ def test_what_cannot_be_compared_is_one_sentence(refused, coprocessor_folder, fo
     line = said("--against", "shufled")
     assert "no control 'shufled', the nearest is 'shuffled': known are" in line
     assert "pause:RUN, every:TOKENS, cot, cot:TOKENS, cot:latency, none" in line
-    assert "the delay is 0,1: say --delay 0" in said("--against", "every:2", "--delay", "0,1")
+    assert "the delay is 2,1: say --delay 0" in said("--against", "every:2", "--delay", "2,1")
     assert "asks again after 4 tokens, and 4 are" in said("--against", "every:4", "--ahead", "4")
     assert "--soft b and --against soft: both" in said("--against", "soft:a", "--soft", "b")
     assert "exclude each other" in said("--every-token", "--anchors", "3")

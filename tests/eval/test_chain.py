@@ -109,7 +109,7 @@ def test_the_cue_is_the_one_that_solves_more_of_other_problems(spelled, monkeypa
     monkeypatch.setattr(chaining, "CUES", cues)
     solved = {"So": [True, False, False], "Now": [True, False, True]}
 
-    def right(base, thoughts, batch):
+    def right(base, thoughts, batch, smaller):
         text = base.tokenizer.decode(thoughts[0].row.token_ids[: thoughts[0].row.anchor + 1])
         (cue,) = [cue for cue in cues if text.endswith(cue.answer)]
         return solved[cue.answer]

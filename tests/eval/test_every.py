@@ -101,12 +101,17 @@ def test_the_report_sets_asking_again_beside_asking_once(llama, make, tmp_path):
     assert alone["change_percent"]["latents"] == report["change_percent"]["latents"]
 
 
+def test_late_latents_are_not_asked_for_again(llama, make):
+    writer = make(llama, "warm")
+    conditions = {"once": Condition(writer=writer), "again": Condition(writer=writer, every=2)}
+    chosen = [Passage(document=number, token_ids=list(range(2, 30))) for number in range(2)]
+    both = measure_late(llama, conditions, chosen, delays=[0, 1], anchors=2, ahead=4)
+    assert both[0].sums.keys() == {"base", "once", "again"}
+    assert both[1].sums.keys() == {"base", "once"}
+
+
 def test_asking_again_where_it_means_nothing_is_refused(llama, make):
     writer = make(llama, "warm")
-    conditions = {"again": Condition(writer=writer, every=2)}
-    chosen = [Passage(document=0, token_ids=list(range(2, 30)))]
-    with pytest.raises(ValueError, match=r"every is for delay 0 alone, got delays \[0, 1\]"):
-        measure_late(llama, conditions, chosen, delays=[0, 1], anchors=2, ahead=4)
     continued = Trained(coprocessor=make(llama, "warm", kind="continued"), id="on", fingerprint="f")
     with pytest.raises(
         CheckpointError, match=r"'every:2' asks for latents .*'continued' writes no"

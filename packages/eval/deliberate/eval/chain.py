@@ -193,7 +193,7 @@ def _thoughts(
     asked: Sequence[Problem],
     tokens: int,
     batch: int,
-    smaller: Smaller | None,
+    smaller: Smaller | None = None,
     on_problems: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[_Thought]:
     """What the base thinks of each problem, and the cue after which its answer is judged."""
