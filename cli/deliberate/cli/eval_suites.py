@@ -19,7 +19,7 @@ class Suite(StrEnum):
 
 
 VALUES: dict[Suite, dict[str, Any]] = {
-    Suite.QUICK: {"texts": 64, "delay": "0,1,2,8", "count": 20},
+    Suite.QUICK: {"texts": 64, "anchors": 16, "delay": "0,1,2,8", "count": 20},
 }
 """What a suite has in place of an option's default."""
 
