@@ -1,0 +1,43 @@
+"""The gate: which caches are asked for latents, by how unsure the base is of the next token.
+
+    last hidden state --head--> the next token's chances --entropy--> at least so much: ask
+
+The last hidden state at the anchor is there before anything is asked, in a reading as in a cache
+file (`last_hidden`): the gate costs one product with the head.
+
+Source: arXiv:2412.17747, where every text is asked for; gates are ours.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deliberate.core.ahead_loss import rows_at_once
+from deliberate.core.base import Base
+
+
+@torch.no_grad()
+def entropy(base: Base, hidden: Float[Tensor, "*shape hidden"]) -> Float[Tensor, "*shape"]:
+    """How unsure the base is of the token after each last hidden state, in nats and fp32.
+
+    Args:
+        base: Whose head it goes through, in chunks so that not all logits are held at once.
+        hidden: Last hidden states, as in `Cache.last_hidden`.
+    """
+    chunks = hidden.reshape(-1, hidden.shape[-1]).split(rows_at_once(base))
+    return torch.cat([_of_chunk(base, chunk) for chunk in chunks]).view(hidden.shape[:-1])
+
+
+def asks(entropy: float, threshold: float) -> bool:
+    """Whether a cache is asked for latents.
+
+    Args:
+        entropy: Of the next token, in nats.
+        threshold: The least for which they are asked.
+    """
+    return entropy >= threshold
+
+
+def _of_chunk(base: Base, hidden: Tensor) -> Tensor:
+    chances = base.logits(hidden).softmax(-1, dtype=torch.float32)
+    return torch.special.entr(chances).sum(-1)
