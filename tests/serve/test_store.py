@@ -1,13 +1,6 @@
 """The store keeps caches bit for bit, finds them by their text, and forgets in the right order."""
 
-import multiprocessing
-import os
 import random
-import signal
-import subprocess
-import sys
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -23,7 +16,6 @@ from deliberate.serve.store_errors import (
     OfflineWorkError,
     StoreError,
     StoreFullError,
-    StoreInUseError,
 )
 
 GONE = "0" * 32

@@ -17,13 +17,14 @@ class FolderLock:
     """A folder's lock, held from here until `release`."""
 
     def __init__(self, folder: Path) -> None:
-        """Take the lock.
+        """Take the lock, and make the folder if it is missing.
 
         Raises:
-            StoreError: the folder cannot be written.
+            StoreError: the folder cannot be made or written.
             StoreInUseError: another process holds it, or this one already does.
         """
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             self._file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise StoreError(

@@ -4,9 +4,10 @@ any cache --part--> what of it these models can go on from
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from deliberate.core.cache import Cache
@@ -58,11 +59,22 @@ class Served:
 
 def private(cache: Cache) -> Cache:
     """A copy on the CPU that shares memory with nothing."""
+    return _mapped(cache, lambda tensor: tensor.detach().to("cpu", copy=True).contiguous())
+
+
+def placed(cache: Cache, device: torch.device) -> Cache:
+    """The cache on a device, sharing memory where it is there already."""
+    return _mapped(cache, lambda tensor: tensor.to(device))
+
+
+def _mapped(cache: Cache, change: Callable[[Tensor], Tensor]) -> Cache:
     single = {
-        name: value.detach().to("cpu", copy=True).contiguous()
+        name: change(value)
         for name in ("token_ids", "position_ids", "last_hidden", "latents", "latents_last_hidden")
         if (value := getattr(cache, name)) is not None
     }
-    keys = [layer.detach().to("cpu", copy=True).contiguous() for layer in cache.keys]
-    values = [layer.detach().to("cpu", copy=True).contiguous() for layer in cache.values]
+    keys, values = (
+        [change(layer) for layer in cache.keys],
+        [change(layer) for layer in cache.values],
+    )
     return dataclasses.replace(cache, **single, keys=keys, values=values)

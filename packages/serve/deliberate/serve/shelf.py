@@ -20,7 +20,7 @@ from deliberate.serve.own_files import OwnFiles
 from deliberate.serve.rejects import Rejects
 from deliberate.serve.served import Served
 from deliberate.serve.source import Identity, Source, examine
-from deliberate.serve.store_errors import StoreError
+from deliberate.serve.store_errors import OfflineWorkError, StoreError
 
 WORK = ".work"
 """Subfolder of files that are being written."""
@@ -159,6 +159,21 @@ class Shelf:
         item.used = self.own.now()
         if item.best.path in self.own:
             item.best.identity = self.own.touch(item.best.path, item.used)
+
+    def delete(self, item: Item) -> None:
+        """Delete all files of an item.
+
+        Raises:
+            OfflineWorkError: the store found one and did not write it.
+        """
+        for source in item.sources:
+            if source.path not in self.own:
+                raise OfflineWorkError(
+                    f"cache {item.id!r} is in {str(source.path)!r}, which this server did not "
+                    "write: remove that file yourself"
+                )
+        for source in list(item.sources):
+            self.remove(source.path)
 
     def remove(self, path: Path) -> None:
         """Delete a file of the store's own."""

@@ -29,7 +29,6 @@ from deliberate.serve.shelf import Shelf
 from deliberate.serve.source import Source, examine, read
 from deliberate.serve.store_errors import (
     NoSuchCacheError,
-    OfflineWorkError,
     StoreError,
     StoreFullError,
 )
@@ -62,12 +61,6 @@ class Store:
             StoreError: the folder cannot be made or written.
             StoreInUseError: another process has opened it.
         """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"the store {str(folder)!r} cannot be made: {error.strerror}; name another folder"
-            ) from error
         self.folder = folder
         self._served = Served(
             fingerprint=origin.base_fingerprint,
@@ -217,15 +210,7 @@ class Store:
             OfflineWorkError: the store found its file and did not write it.
         """
         with self._lock:
-            item = self._item(cache_id)
-            for source in item.sources:
-                if source.path not in self._shelf.own:
-                    raise OfflineWorkError(
-                        f"cache {cache_id!r} is in {str(source.path)!r}, which this server did not "
-                        "write: remove that file yourself"
-                    )
-            for source in list(item.sources):
-                self._shelf.remove(source.path)
+            self._shelf.delete(self._item(cache_id))
 
     def entry(self, cache_id: str) -> Entry:
         """What is known of a cache.
@@ -240,10 +225,7 @@ class Store:
         """What is known of all caches, the last used first."""
         with self._lock:
             self._check_open()
-            items = sorted(
-                self._shelf.index.items.values(), key=lambda item: item.used, reverse=True
-            )
-            return [self._tiers.entry(item) for item in items]
+            return self._tiers.entries()
 
     def __contains__(self, cache_id: str) -> bool:
         """Whether there is a cache of that id."""
@@ -280,13 +262,7 @@ class Store:
     def usage(self) -> Usage:
         """What the store takes, and has done."""
         with self._lock:
-            return Usage(
-                caches=len(self._shelf.index.items),
-                disk_bytes=self._shelf.own.used,
-                memory_bytes=self._memory.used,
-                evicted=self._shelf.evicted,
-                refused=self._shelf.rejects.count,
-            )
+            return self._tiers.usage()
 
     def close(self) -> None:
         """Let another process have the folder; this store does nothing any more."""

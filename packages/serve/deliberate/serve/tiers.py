@@ -10,7 +10,7 @@ import threading
 
 from deliberate.core.cache import Cache
 from deliberate.core.errors import CacheError
-from deliberate.serve.entry import Entry
+from deliberate.serve.entry import Entry, Usage
 from deliberate.serve.index import Item
 from deliberate.serve.memory_tier import MemoryTier
 from deliberate.serve.shelf import Shelf
@@ -94,6 +94,21 @@ class Tiers:
             tier="memory" if item.id in self._memory else "disk",
             own=best.path in self._shelf.own,
             used=item.used / 1e9,
+        )
+
+    def entries(self) -> list[Entry]:
+        """What is known of all items, the last used first."""
+        items = self._shelf.index.items.values()
+        return [self.entry(item) for item in sorted(items, key=lambda item: -item.used)]
+
+    def usage(self) -> Usage:
+        """What both tiers take, and what was done."""
+        return Usage(
+            caches=len(self._shelf.index.items),
+            disk_bytes=self._shelf.own.used,
+            memory_bytes=self._memory.used,
+            evicted=self._shelf.evicted,
+            refused=self._shelf.rejects.count,
         )
 
     def _attempt(self, item: Item, source: Source) -> Cache | None:
