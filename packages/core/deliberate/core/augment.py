@@ -28,6 +28,21 @@ def tokenize(base: Base, text: str, *, further: bool = False) -> Int[Tensor, " t
     Raises:
         TextError: the text is empty, not Unicode, or longer than the base's positions.
     """
+    token_ids = encode(base, text, further=further)
+    if base.positions is not None and len(token_ids) > base.positions:
+        raise TextError(
+            f"the text has {len(token_ids)} tokens and {base.id!r} reads at most "
+            f"{base.positions}: shorten it or split it"
+        )
+    return token_ids
+
+
+def encode(base: Base, text: str, *, further: bool = False) -> Int[Tensor, " token"]:
+    """What `tokenize` gives, of a text of any length.
+
+    Raises:
+        TextError: the text is empty or not Unicode.
+    """
     try:
         text.encode()  # what was decoded carelessly holds halves of characters
     except UnicodeEncodeError as error:
@@ -40,11 +55,6 @@ def tokenize(base: Base, text: str, *, further: bool = False) -> Int[Tensor, " t
     token_ids = encoded["input_ids"][0]
     if not text or not len(token_ids):
         raise TextError("the text is empty: give at least one character")
-    if base.positions is not None and len(token_ids) > base.positions:
-        raise TextError(
-            f"the text has {len(token_ids)} tokens and {base.id!r} reads at most "
-            f"{base.positions}: shorten it or split it"
-        )
     return token_ids.to(base.device).long()
 
 

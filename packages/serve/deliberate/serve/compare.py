@@ -1,0 +1,93 @@
+"""`POST /v1/compare`: how much latents change the probability of each token of an answer.
+
+prompt --> plain cache, augmented cache --answer's tokens each--> two log-probabilities a token
+"""
+
+from typing import Any
+
+import torch
+from fastapi import APIRouter, Request
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from deliberate.core.augment import check_room
+from deliberate.core.base import Base
+from deliberate.core.cache import Batch, Cache
+from deliberate.serve.body import read_json
+from deliberate.serve.connection import unless_gone
+from deliberate.serve.deliberation import Deliberation
+from deliberate.serve.prompts import prompts
+from deliberate.serve.refusals import ApiError
+from deliberate.serve.service import Service
+from deliberate.serve.wire import CompareRequest, parse
+
+
+@torch.no_grad()
+def score(base: Base, cache: Cache, token_ids: Int[Tensor, " token"]) -> Float[Tensor, " token"]:
+    """Log-probability of each token, the cache and the tokens before it given.
+
+    Raises:
+        TextError: the base has no room for them.
+    """
+    check_room(base, cache, len(token_ids))
+    hidden = cache.tip[None]
+    if len(token_ids) > 1:
+        fed = Batch([cache]).feed(base.trunk, base.embed(token_ids[None, :-1]))[0]
+        hidden = torch.cat([hidden, fed])
+    chances = base.logits(hidden).float().log_softmax(-1)
+    return chances.gather(1, token_ids[:, None])[:, 0]
+
+
+def compare(service: Service, deliberation: Deliberation) -> APIRouter:
+    """The address, for a service."""
+    router = APIRouter()
+
+    @router.post("/v1/compare")
+    async def both(request: Request) -> dict[str, Any]:
+        asked = parse(CompareRequest, await read_json(request))
+        service.check_model(asked.model)
+        work = _Comparison(service, deliberation, asked).result()
+        return await unless_gone(request.receive, work)
+
+    return router
+
+
+class _Comparison:
+    def __init__(self, service: Service, deliberation: Deliberation, asked: CompareRequest) -> None:
+        self._service, self._deliberation, self._asked = service, deliberation, asked
+
+    async def result(self) -> dict[str, Any]:
+        service, asked = self._service, self._asked
+        [prompt] = await service.blocking(
+            prompts, service.base, asked.prompt, further=asked.cache is not None
+        )
+        [answer] = await service.blocking(prompts, service.base, asked.answer, further=True)
+        if not len(answer):
+            raise ApiError(400, "the answer is empty: give at least one character", param="answer")
+        async with service.admission.admitted(service.deadline()):
+            start = self._deliberation.start
+            plain = await start(prompt, "never", named=asked.cache)
+            thought = await start(prompt, asked.deliberate or "wait", named=asked.cache)
+            without = await service.blocking(self._scores, plain.cache, answer)
+            outcome = thought.outcome
+            used = outcome.latents == "used"
+            changed = await service.blocking(self._scores, thought.cache, answer) if used else None
+        texts = [service.base.tokenizer.decode([token]) for token in answer.tolist()]
+        return {
+            "object": "comparison",
+            "model": service.settings.name,
+            "tokens": [
+                {
+                    "id": int(answer[at]),
+                    "text": text,
+                    "without": without[at],
+                    "with": None if changed is None else changed[at],
+                }
+                for at, text in enumerate(texts)
+            ],
+            "deliberate": outcome.to_dict(),
+        }
+
+    def _scores(self, cache: Cache, answer: Tensor) -> list[float]:
+        with self._service.engine.lock:
+            return score(self._service.base, cache, answer).tolist()

@@ -1,0 +1,106 @@
+"""A service behind a port, until it is told to stop.
+
+Service --create_app--> uvicorn; SIGTERM or Ctrl-C --> refuses, finishes what runs, ends
+"""
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from deliberate.core.errors import DeliberateError
+from deliberate.serve.app import create_app
+from deliberate.serve.logs import log
+from deliberate.serve.service import Service
+
+_LAST_WORDS = 5
+"""Seconds for responses to be sent once decoding has been ended."""
+
+
+class Server(uvicorn.Server):
+    """Stops gracefully: new requests are refused while those that run are finished."""
+
+    def __init__(self, service: Service, *, on_ready: Callable[[], None] | None = None) -> None:
+        config = uvicorn.Config(
+            create_app(service),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_LAST_WORDS,
+            lifespan="on",
+        )
+        super().__init__(config)
+        self._service, self._on_ready = service, on_ready
+        self._until: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer, and say so."""
+        await super().startup(sockets)
+        if self._on_ready is not None:
+            self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take the signal: the first one begins to stop, a second one ends what runs."""
+        del frame
+        if self._until is not None:
+            self._until = 0.0
+            return
+        self.stop(signal.Signals(sig).name)
+
+    def stop(self, reason: str) -> None:
+        """Refuse what comes from now on, and end when nothing runs or the time is over."""
+        self._until = time.monotonic() + self._service.settings.drain_seconds
+        self._service.admission.closing = True
+        log("stopping", reason=reason, running=self._service.admission.running)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look, ten times a second, whether it is time to end."""
+        if await super().on_tick(counter):
+            return True
+        if self._until is None:
+            return False
+        if self._service.admission.idle:
+            return True
+        if time.monotonic() < self._until:
+            return False
+        await asyncio.to_thread(self._service.engine.close, 0.0)
+        return True
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens, before anything slow is done.
+
+    Raises:
+        DeliberateError: the address is taken, or is none of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DeliberateError(
+            f"cannot listen at {host}:{port}: {reason.lower()}; choose another with --host and "
+            "--port"
+        ) from error
+
+
+def run(
+    service: Service, listening: socket.socket, *, on_ready: Callable[[], None] | None = None
+) -> None:
+    """Answer requests until SIGTERM or Ctrl-C, and end with nothing lost.
+
+    Args:
+        service: Closed at the end.
+        listening: From `listen`; closed at the end.
+        on_ready: Called when requests are answered.
+    """
+    try:
+        Server(service, on_ready=on_ready).run(sockets=[listening])
+    finally:
+        listening.close()
+        service.close()
+        log("stopped")
