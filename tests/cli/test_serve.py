@@ -132,6 +132,11 @@ class TestRefused:
         line = refused("serve", "--base", "nano", "--coprocessor", coprocessor_folder, "--port", 0)
         assert "name its base" in line
 
+    def test_a_base_without_a_coprocessor_is_asked_which(self, refused, llama_folder):
+        line = refused("serve", "--base", llama_folder, code=2)
+        assert "--coprocessor" in line
+        assert "--thinker none" in line
+
     def test_a_coprocessor_that_is_not_there_is_refused(self, refused):
         assert "nothing" in refused("serve", "--coprocessor", "./nothing", "--port", 0)
 

@@ -72,6 +72,15 @@ class TestOffline:
         assert text_of(body) == thought(served_base, coprocessor, PROMPT)
         assert body["usage"]["prompt_tokens_details"]["cached_tokens"] == len(PROMPT)
 
+    def test_a_file_that_comes_while_the_server_runs_is_taken_up(
+        self, start, served_base, make, store_folder, monkeypatch
+    ):
+        monkeypatch.setattr("deliberate.serve.run.REFRESH_TICKS", 1)
+        server = start(thinker=False)
+        save(prefill(served_base, [tokenize(served_base, PROMPT)])[0], store_folder / "late.st")
+        wait_until(lambda: states(server) == ["plain"])
+        assert server.complete(PROMPT)["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
+
 
 class TestAsynchronously:
     def test_an_answer_begins_at_once_while_the_coprocessor_works(self, start):

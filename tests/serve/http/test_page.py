@@ -1,6 +1,7 @@
 """The page in a real browser: both answers, coloured tokens, caches; nothing asked elsewhere."""
 
 import json
+import math
 import re
 import shutil
 import time
@@ -130,7 +131,7 @@ def test_tokens_are_coloured_by_how_much_latents_changed_them_and_tell_their_num
         change = token["with"] - token["without"]
         assert span.get_attribute("class") == f"token {'more' if change > 0 else 'less'}"
         much = float(span.value_of_css_property("--much"))
-        assert much == pytest.approx(0.75 * min(1, abs(change) / 2.302585), abs=0.002)
+        assert much == pytest.approx(0.8 * math.sqrt(min(1, abs(change) / math.log(4))), abs=0.002)
     from selenium.webdriver import ActionChains
 
     ActionChains(page).move_to_element(spans[2]).perform()

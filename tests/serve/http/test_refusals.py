@@ -152,7 +152,7 @@ def locked(served_base, tmp_path_factory, opened_server):
 
 
 class TestKey:
-    @pytest.mark.parametrize("given", [None, "Bearer wrong", "Basic secret", "secret", "Bearer "])
+    @pytest.mark.parametrize("given", [None, "Bearer wrong", "Basic secret", "secret", "Bearer"])
     @pytest.mark.parametrize(
         ("method", "path"),
         [

@@ -33,8 +33,24 @@ class ThinkerPlace(StrEnum):
 
 def serve(
     *,
-    base: options.ImpliedBaseName = None,
-    coprocessor: options.CoprocessorName = options.EMBEDDED,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            metavar="NAME",
+            help="The frozen model: `nano`, a folder or a Hub id.",
+            show_default="the one that the coprocessor names",
+        ),
+    ] = None,
+    coprocessor: Annotated[
+        str | None,
+        typer.Option(
+            "--coprocessor",
+            metavar="NAME",
+            help="Writes the latents: `nano`, a folder or a Hub id.",
+            show_default="nano, for nano",
+        ),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -139,13 +155,14 @@ def serve(
             disk_bytes=bytes_of(disk_budget),
             memory_bytes=bytes_of(memory_budget),
         )
+    coprocessor = _of_base(coprocessor, base, thinker)
     _serve(settings, base, coprocessor, store, thinker, chosen_device(device), dtype, named=name)
 
 
 def _serve(
     settings: "Settings",
     base: str | None,
-    coprocessor: str,
+    coprocessor: str | None,
     store: Path | None,
     thinker: ThinkerPlace,
     device: "torch.device",
@@ -181,14 +198,33 @@ def _serve(
     run(service, listening, on_ready=ready)
 
 
+def _of_base(coprocessor: str | None, base: str | None, thinker: ThinkerPlace) -> str | None:
+    """The coprocessor's name; none where the base is served alone.
+
+    Raises:
+        typer.BadParameter: nobody can know which one serves this base.
+    """
+    if coprocessor is not None:
+        return coprocessor
+    if base in {None, options.EMBEDDED}:
+        return options.EMBEDDED
+    if thinker is not ThinkerPlace.NONE:
+        raise typer.BadParameter(
+            f"which coprocessor serves {base!r}? Name it with --coprocessor, or serve the base "
+            "alone with --thinker none"
+        )
+    return None
+
+
 def _base(
-    name: str | None, coprocessor: str, device: "torch.device", dtype: options.Dtype | None
+    name: str | None, coprocessor: str | None, device: "torch.device", dtype: options.Dtype | None
 ) -> "Base":
     """The base of that name, or the one that the coprocessor names."""
     from deliberate.core.checkpoint import find_coprocessor, read_config
 
     origin = {}
     if name is None:
+        assert coprocessor is not None
         stated = read_config(find_coprocessor(coprocessor))["base"]
         name = stated["id"]
         origin = {"revision": stated["revision"], "named_by": coprocessor}

@@ -4,7 +4,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from deliberate.core.errors import DeliberateError
+from deliberate.core.errors import TextError
 from deliberate.serve.answering import Answering
 from deliberate.serve.caches import caches
 from deliberate.serve.chat import chat
@@ -33,7 +33,7 @@ def create_app(service: Service) -> FastAPI:
         page(),
     ):
         app.include_router(router)
-    for kind in (ApiError, HTTPException, DeliberateError):
+    for kind in (ApiError, HTTPException, TextError):
         app.add_exception_handler(kind, _refused)
     app.add_middleware(Edge, service=service)
     return app

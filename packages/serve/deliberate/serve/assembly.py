@@ -30,7 +30,7 @@ Place = Literal["process", "thread", "none"]
 
 
 def assemble(
-    base: Base, settings: Settings, *, folder: Path, coprocessor: str, place: Place
+    base: Base, settings: Settings, *, folder: Path, coprocessor: str | None, place: Place
 ) -> Service:
     """Open a store, and have a base and its coprocessor work on it.
 
@@ -38,18 +38,17 @@ def assemble(
         base: Loaded, on its device.
         settings: Limits and budgets.
         folder: Of the store; made if missing.
-        coprocessor: `nano`, a folder or a Hub id.
+        coprocessor: `nano`, a folder or a Hub id; none where the base is served alone.
         place: Where the coprocessor works; its latents made beforehand are served in any case.
 
     Raises:
         DeliberateError: there is no such coprocessor, or it serves another base.
         StoreError: the folder cannot be used, or another server uses it.
     """
-    found = find_coprocessor(coprocessor)
-    config = read_config(found)
-    check_serves(config, base, name=coprocessor)
-    mark = fingerprint.of_coprocessor(found, config["coprocessor"])
-    origin = dataclasses.replace(base.origin, coprocessor=coprocessor, coprocessor_fingerprint=mark)
+    mark = "" if coprocessor is None else _fingerprint(base, coprocessor)
+    origin = dataclasses.replace(
+        base.origin, coprocessor=coprocessor or "", coprocessor_fingerprint=mark
+    )
     store = Store(
         folder,
         origin,
@@ -62,9 +61,23 @@ def assemble(
     return Service(base, engine, store=store, thinker=thinker, settings=settings)
 
 
+def _fingerprint(base: Base, coprocessor: str) -> str:
+    folder = find_coprocessor(coprocessor)
+    config = read_config(folder)
+    check_serves(config, base, name=coprocessor)
+    return fingerprint.of_coprocessor(folder, config["coprocessor"])
+
+
 def _worker(
-    base: Base, engine: Engine, settings: Settings, coprocessor: str, mark: str, place: Place
+    base: Base,
+    engine: Engine,
+    settings: Settings,
+    coprocessor: str | None,
+    mark: str,
+    place: Place,
 ) -> Worker | None:
+    if coprocessor is None:
+        return None
     if place == "process":
         models = Models(
             base=base.id,

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Request
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deliberate.core.augment import check_room
 from deliberate.core.base import Base
 from deliberate.core.cache import Batch, Cache
 from deliberate.serve.body import read_json
@@ -24,12 +23,7 @@ from deliberate.serve.wire import CompareRequest, parse
 
 @torch.no_grad()
 def score(base: Base, cache: Cache, token_ids: Int[Tensor, " token"]) -> Float[Tensor, " token"]:
-    """Log-probability of each token, the cache and the tokens before it given.
-
-    Raises:
-        TextError: the base has no room for them.
-    """
-    check_room(base, cache, len(token_ids))
+    """Log-probability of each token, the cache and the tokens before it given."""
     hidden = cache.tip[None]
     if len(token_ids) > 1:
         fed = Batch([cache]).feed(base.trunk, base.embed(token_ids[None, :-1]))[0]
@@ -68,6 +62,7 @@ class _Comparison:
             start = self._deliberation.start
             plain = await start(prompt, "never", named=asked.cache)
             thought = await start(prompt, asked.deliberate or "wait", named=asked.cache)
+            self._check_room(max(plain.cache.next_position, thought.cache.next_position), answer)
             without = await service.blocking(self._scores, plain.cache, answer)
             outcome = thought.outcome
             used = outcome.latents == "used"
@@ -87,6 +82,17 @@ class _Comparison:
             ],
             "deliberate": outcome.to_dict(),
         }
+
+    def _check_room(self, read: int, answer: Tensor) -> None:
+        positions = self._service.base.positions
+        if positions is not None and read + len(answer) > positions:
+            raise ApiError(
+                400,
+                f"the answer has {len(answer)} tokens and {self._service.settings.name!r} has room "
+                f"for {positions - read} after this prompt: shorten one of them",
+                param="answer",
+                code="context_length_exceeded",
+            )
 
     def _scores(self, cache: Cache, answer: Tensor) -> list[float]:
         with self._service.engine.lock:

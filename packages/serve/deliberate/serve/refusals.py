@@ -8,7 +8,7 @@ from typing import Any
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from deliberate.core.errors import DeliberateError
+from deliberate.core.errors import TextError
 
 _TYPES = {
     400: "invalid_request_error",
@@ -70,7 +70,7 @@ def as_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, HTTPException):
         return _from_routing(error)
-    if isinstance(error, DeliberateError):
+    if isinstance(error, TextError):
         return ApiError(400, str(error))
     return ApiError(500, "the server failed on this request: its log says why", code="internal")
 

@@ -4,6 +4,7 @@ Service --create_app--> uvicorn; SIGTERM or Ctrl-C --> refuses, finishes what ru
 """
 
 import asyncio
+import logging
 import signal
 import socket
 import time
@@ -16,6 +17,10 @@ from deliberate.core.errors import DeliberateError
 from deliberate.serve.app import create_app
 from deliberate.serve.logs import log
 from deliberate.serve.service import Service
+from deliberate.serve.store_errors import StoreError
+
+REFRESH_TICKS = 50
+"""Tenths of a second after which files that came into the store's folder are taken up."""
 
 _LAST_WORDS = 5
 """Seconds for responses to be sent once decoding has been ended."""
@@ -35,7 +40,9 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self._service, self._on_ready = service, on_ready
-        self._until: float | None = None
+        self._told: list[str] = []
+        self._until = 0.0
+        self._refresh: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to answer, and say so."""
@@ -46,29 +53,38 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take the signal: the first one begins to stop, a second one ends what runs."""
         del frame
-        if self._until is not None:
-            self._until = 0.0
-            return
-        self.stop(signal.Signals(sig).name)
+        self._told.append(signal.Signals(sig).name)
 
     def stop(self, reason: str) -> None:
         """Refuse what comes from now on, and end when nothing runs or the time is over."""
-        self._until = time.monotonic() + self._service.settings.drain_seconds
-        self._service.admission.closing = True
-        log("stopping", reason=reason, running=self._service.admission.running)
+        self._told.append(reason)
 
     async def on_tick(self, counter: int) -> bool:
-        """Look, ten times a second, whether it is time to end."""
+        """Look, ten times a second, whether it is time to end, and for files that came."""
         if await super().on_tick(counter):
             return True
-        if self._until is None:
-            return False
-        if self._service.admission.idle:
+        if counter % REFRESH_TICKS == 0 and (self._refresh is None or self._refresh.done()):
+            self._refresh = asyncio.create_task(self._take_up_files())
+        return bool(self._told) and await self._ended()
+
+    async def _ended(self) -> bool:
+        admission = self._service.admission
+        if not admission.closing:
+            admission.closing = True
+            self._until = time.monotonic() + self._service.settings.drain_seconds
+            log("stopping", reason=self._told[0], running=admission.running)
+        if admission.idle:
             return True
-        if time.monotonic() < self._until:
+        if time.monotonic() < self._until and len(self._told) == 1:
             return False
         await asyncio.to_thread(self._service.engine.close, 0.0)
         return True
+
+    async def _take_up_files(self) -> None:
+        try:
+            await self._service.blocking(self._service.store.refresh)
+        except (OSError, StoreError) as error:  # the next time may be better
+            log("store not refreshed", level=logging.WARNING, reason=type(error).__name__)
 
 
 def listen(host: str, port: int) -> socket.socket:

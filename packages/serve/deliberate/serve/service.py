@@ -87,12 +87,16 @@ class Service:
         follow("requests_waiting", "Requests that wait for a turn.", lambda: admission.waiting)
         follow("engine_running", "Answers being decoded.", lambda: self.engine.running)
         follow("engine_waiting", "Answers that wait for a row.", lambda: self.engine.waiting)
-        entries = self.store.entries
-        follow("caches", "Caches in the store.", lambda: len(entries()))
-        follow("caches_bytes", "Their size.", lambda: sum(entry.bytes for entry in entries()))
-        follow(
-            "caches_augmented",
-            "Caches that have latents.",
-            lambda: sum(entry.state == "augmented" for entry in entries()),
-        )
+        store, thinker = self.store, self.thinker
+        follow("caches", "Caches in the store.", lambda: store.usage.caches)
+        follow("caches_augmented", "Caches that have latents.", self._count_augmented)
+        follow("caches_disk_bytes", "Files that the store wrote.", lambda: store.usage.disk_bytes)
+        follow("caches_memory_bytes", "Caches in memory.", lambda: store.usage.memory_bytes)
+        follow("caches_evicted", "Files removed to make room.", lambda: store.usage.evicted)
+        follow("caches_unfit", "Files that are not served.", lambda: store.usage.refused)
+        follow("thinker_queued", "Caches to be thought over.", lambda: thinker.counts.queued)
+        follow("thinker_lost", "Times the worker died or hung.", lambda: thinker.counts.lost)
         self.metrics.follow_thinker(self.thinker_state)
+
+    def _count_augmented(self) -> int:
+        return sum(entry.state == "augmented" for entry in self.store.entries())
