@@ -2,7 +2,8 @@
 
 import pytest
 
-from deliberate.core import Sampling, augment, extend, generate, prefill, tokenize
+from deliberate.core import Sampling, augment, extend, generate, load_base, prefill, tokenize
+from deliberate.serve.compare import texts
 
 DOCUMENT = "a document to be asked about. "
 ADDRESS = "/v1/caches"
@@ -209,8 +210,17 @@ class TestCompare:
                 tip = extend(base, cache, ids[:at]).tip  # one at a time, from the start
                 chance = base.logits(tip).log_softmax(-1)[token].item()
                 assert body["tokens"][at][name] == pytest.approx(chance, abs=1e-4)
-        assert [token["text"] for token in body["tokens"]] == list(answer)
+        text = "".join(token["text"] for token in body["tokens"])
+        assert text == base.tokenizer.decode(ids)
         assert body["deliberate"]["latents"] == "used"
+
+    def test_a_character_of_several_tokens_comes_with_its_last(self):
+        base = load_base("nano")
+        ids = tokenize(base, "a 'é€' b", further=True).tolist()
+        found = texts(base, ids)
+        assert "".join(found) == "a 'é€' b"
+        assert "" in found
+        assert "\ufffd" not in found
 
     def test_without_a_coprocessor_one_side_is_missing(self, start):
         body = start(thinker=False).post("/v1/compare", prompt="x", answer="ab").json()

@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -23,6 +24,9 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PHONE, DESK = 390, 1200
 READABLE = 4.5
 """Contrast that WCAG 2 asks of text, at level AA."""
+
+
+MUCH = "return getComputedStyle(arguments[0]).getPropertyValue('--much')"
 
 
 def installed(names):
@@ -89,6 +93,18 @@ def ask(page, prompt, tokens=12):
     assert state
 
 
+def press(page, path):
+    """Press a button of a table that may be drawn anew meanwhile."""
+    from selenium.common.exceptions import StaleElementReferenceException
+
+    def pressed():
+        with suppress(StaleElementReferenceException):
+            page.find_element("xpath", path).click()
+            return True
+
+    until(pressed)
+
+
 def test_a_prompt_is_answered_both_ways_and_nothing_outside_is_asked_for(opened, server):
     page = opened()
     page.get_log("performance")
@@ -130,7 +146,7 @@ def test_tokens_are_coloured_by_how_much_latents_changed_them_and_tell_their_num
     for span, token in zip(spans, scored, strict=True):
         change = token["with"] - token["without"]
         assert span.get_attribute("class") == f"token {'more' if change > 0 else 'less'}"
-        much = float(span.value_of_css_property("--much"))
+        much = float(page.execute_script(MUCH, span))
         assert much == pytest.approx(0.8 * math.sqrt(min(1, abs(change) / math.log(4))), abs=0.002)
     from selenium.webdriver import ActionChains
 
@@ -149,11 +165,11 @@ def test_caches_are_shown_made_asked_after_and_deleted(opened, server):
     one(page, "#keep button").click()
     row = "//tr[td[3]='23']"
     until(lambda: page.find_elements("xpath", f"{row}//span[.='augmented']"))
-    page.find_element("xpath", f"{row}//button[.='Ask after it']").click()
+    press(page, f"{row}//button[.='Ask after it']")
     assert one(page, "#after").is_displayed()
     ask(page, "why")
     assert "latents used" in one(page, "#thought-facts").text
-    until(lambda: page.find_elements("xpath", f"{row}//button[.='Delete']"))[0].click()
+    press(page, f"{row}//button[.='Delete']")
     until(lambda: not page.find_elements("xpath", row))
     assert not one(page, "#after").is_displayed()
 

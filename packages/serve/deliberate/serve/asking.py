@@ -50,7 +50,11 @@ class Asking:
     async def patience(self, work: "asyncio.Future[None]", outcome: Outcome) -> None:
         """Wait for work to end, for as long as a request may wait for latents."""
         began = time.monotonic()
-        await asyncio.wait({work}, timeout=self._service.settings.wait_seconds)
+        limit = self._service.settings.wait_seconds
+        await asyncio.wait({work}, timeout=limit)
+        if not work.done():
+            state = self._service.thinker_state()
+            outcome.reason = f"they did not come within {limit:g} s: the coprocessor is {state}"
         outcome.waited_seconds = round(time.monotonic() - began, 4)
 
     async def worthwhile(self, cache: Cache, outcome: Outcome) -> bool:

@@ -20,6 +20,9 @@ from deliberate.serve.refusals import ApiError
 from deliberate.serve.service import Service
 from deliberate.serve.wire import CompareRequest, parse
 
+_BEFORE = 8
+"""Tokens before one that may change what it says."""
+
 
 @torch.no_grad()
 def score(base: Base, cache: Cache, token_ids: Int[Tensor, " token"]) -> Float[Tensor, " token"]:
@@ -30,6 +33,21 @@ def score(base: Base, cache: Cache, token_ids: Int[Tensor, " token"]) -> Float[T
         hidden = torch.cat([hidden, fed])
     chances = base.logits(hidden).float().log_softmax(-1)
     return chances.gather(1, token_ids[:, None])[:, 0]
+
+
+def texts(base: Base, token_ids: list[int]) -> list[str]:
+    """What each token adds to the text of those before it; nothing while a character is unfinished.
+
+    Not its own text: many tokenizers drop the space before a token that stands alone.
+    """
+    found = []
+    for at in range(len(token_ids)):
+        first = max(0, at - _BEFORE)
+        before = base.tokenizer.decode(token_ids[first:at])
+        after = base.tokenizer.decode(token_ids[first : at + 1])
+        finished = not after.endswith("\ufffd")
+        found.append(after[len(before.rstrip("\ufffd")) :] if finished else "")
+    return found
 
 
 def compare(service: Service, deliberation: Deliberation) -> APIRouter:
@@ -67,7 +85,6 @@ class _Comparison:
             outcome = thought.outcome
             used = outcome.latents == "used"
             changed = await service.blocking(self._scores, thought.cache, answer) if used else None
-        texts = [service.base.tokenizer.decode([token]) for token in answer.tolist()]
         return {
             "object": "comparison",
             "model": service.settings.name,
@@ -78,7 +95,7 @@ class _Comparison:
                     "without": without[at],
                     "with": None if changed is None else changed[at],
                 }
-                for at, text in enumerate(texts)
+                for at, text in enumerate(texts(service.base, answer.tolist()))
             ],
             "deliberate": outcome.to_dict(),
         }

@@ -71,7 +71,7 @@ class Row:
         if self.late_after is not None:
             # Those that came before the first token came in time.
             outcome.latents = "late" if self.late_after else "used"
-            outcome.late_after = self.late_after or None
+            outcome.late_after, outcome.reason = self.late_after or None, ""
         return outcome
 
 
