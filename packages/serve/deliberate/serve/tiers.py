@@ -114,11 +114,11 @@ class Tiers:
     def _attempt(self, item: Item, source: Source) -> Cache | None:
         """The cache from one of an item's files, or nothing if that file is not what it was."""
         try:
-            identity = Identity.of(source.path.stat())
-            with self._lock:
+            with self._lock:  # or it is touched between the two
+                identity, known = Identity.of(source.path.stat()), source.identity
                 cache = self._memory.get(item.id, identity)
             if cache is None:
-                if identity != source.identity:
+                if identity != known:
                     log.warning("%r was changed under the server: read again", str(source.path))
                 cache = read(source, self._shelf.served)
         except FileNotFoundError:
