@@ -1,8 +1,10 @@
 """From an id to its cache: the memory tier over the disk tier.
 
-item --memory, its file unchanged--> cache
-     --file, read whole, checksum verified--> cache, from now on in memory
-     --no whole file--> reported, and gone
+    item --memory, its file unchanged--> cache
+         --file, read whole, checksum verified--> cache, from now on in memory
+         --no whole file--> reported, and gone
+
+Files are read without the store's lock.
 """
 
 import logging
@@ -21,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Tiers:
-    """Memory over disk, under the store's lock, which is never held while a file is read."""
+    """Memory over disk, under the store's lock."""
 
     def __init__(self, shelf: Shelf, memory: MemoryTier, lock: "threading.RLock") -> None:
         self._shelf, self._memory, self._lock = shelf, memory, lock
