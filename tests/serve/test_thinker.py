@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 
 import pytest
 
@@ -181,7 +182,7 @@ def test_a_worker_that_died_while_idle_costs_no_cache_its_latents(
     thinker.ask(first, told.put)
     take(told, 1)
     while thinker.state != "ready":
-        pass
+        time.sleep(0.001)
     worker.alive = False
     thinker.ask(second, told.put)
     take(told, 1)

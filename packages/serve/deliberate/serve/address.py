@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from deliberate.core.cache_file import SUFFIX
@@ -21,7 +22,9 @@ _NAME = re.compile(rf"[0-9a-f]{{{_DIGITS}}}{re.escape(SUFFIX)}")
 _BYTES = 8  # of a token id
 
 
-def address(token_ids: Tensor | Sequence[int], *, fingerprint: str, dtype: str) -> str:
+def address(
+    token_ids: Int[Tensor, " token"] | Sequence[int], *, fingerprint: str, dtype: str
+) -> str:
     """The address of a text's cache.
 
     Args:
@@ -34,7 +37,11 @@ def address(token_ids: Tensor | Sequence[int], *, fingerprint: str, dtype: str) 
 
 
 def addresses(
-    token_ids: Tensor | Sequence[int], lengths: Iterable[int], *, fingerprint: str, dtype: str
+    token_ids: Int[Tensor, " token"] | Sequence[int],
+    lengths: Iterable[int],
+    *,
+    fingerprint: str,
+    dtype: str,
 ) -> Iterator[str]:
     """The addresses of a text's beginnings.
 

@@ -1,20 +1,18 @@
-"""Which files hold which text, and which stored text begins a given one.
+"""Which files hold which text.
 
-text --address--> Item: sources, the best first
+    text --address--> Item: its files, the best first
+
+Not thread-safe by itself.
 """
 
 import threading
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from torch import Tensor
-
-from deliberate.serve.address import addresses
 from deliberate.serve.entry import State
-from deliberate.serve.served import Served
 from deliberate.serve.source import Source
 
 
@@ -53,11 +51,10 @@ class Item:
 
 
 class Index:
-    """Items by address; not thread-safe by itself."""
+    """Items by address."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self) -> None:
         self.items: dict[str, Item] = {}
-        self._served = served
         self._of_path: dict[Path, Item] = {}
         self._lengths: Counter[int] = Counter()
         self._sorted: list[int] | None = None
@@ -116,14 +113,8 @@ class Index:
         self._sorted = None
         return item
 
-    def beginnings(self, token_ids: Tensor | Sequence[int]) -> list[tuple[str, int]]:
-        """The stored texts that begin a given one, with their lengths, the longest first."""
+    def lengths(self, most: int) -> list[int]:
+        """The different lengths of stored texts up to one, growing."""
         if self._sorted is None:
             self._sorted = sorted(self._lengths)
-        lengths = [length for length in self._sorted if length <= len(token_ids)]
-        served = self._served
-        found = addresses(token_ids, lengths, fingerprint=served.fingerprint, dtype=served.dtype)
-        pairs = list(zip(found, lengths, strict=True))
-        return [
-            (cache_id, length) for cache_id, length in reversed(pairs) if cache_id in self.items
-        ]
+        return self._sorted[: bisect_right(self._sorted, most)]

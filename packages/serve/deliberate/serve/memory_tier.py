@@ -1,6 +1,8 @@
 """Caches that are held in memory, so that their files need not be read again.
 
-least recently used ... most recently used, within a budget of bytes
+    least recently used ... most recently used, within a budget of bytes
+
+Not thread-safe by itself.
 """
 
 from collections import OrderedDict

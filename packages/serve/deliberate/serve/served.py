@@ -1,18 +1,21 @@
 """What a store keeps caches for: one base in one dtype, and one coprocessor.
 
-any cache --part--> what of it these models can go on from
+    any cache --part--> what of it these models can go on from
+
+And caches from one device to another.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from deliberate.core.cache import Cache
 from deliberate.core.errors import CacheError
-from deliberate.serve.address import address
+from deliberate.serve.address import address, addresses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +31,15 @@ class Served:
     coprocessor: str
     """The coprocessor's fingerprint; empty where none is served."""
 
-    def address(self, token_ids: Tensor | Sequence[int]) -> str:
+    def address(self, token_ids: Int[Tensor, " token"] | Sequence[int]) -> str:
         """Where a text's cache is."""
         return address(token_ids, fingerprint=self.fingerprint, dtype=self.dtype)
+
+    def addresses(
+        self, token_ids: Int[Tensor, " token"] | Sequence[int], lengths: Iterable[int]
+    ) -> Iterator[str]:
+        """Where the caches of a text's beginnings are, of growing lengths."""
+        return addresses(token_ids, lengths, fingerprint=self.fingerprint, dtype=self.dtype)
 
     def part(self, cache: Cache) -> Cache:
         """The cache with the served coprocessor's latents if it has them, else its text.

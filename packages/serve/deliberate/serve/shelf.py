@@ -43,7 +43,7 @@ class Shelf:
             on_change: Told the id of each text whose file went or changed.
         """
         self.folder = folder
-        self.index = Index(served)
+        self.index = Index()
         self.own = OwnFiles(budget)
         self.rejects = Rejects(folder)
         self.evicted = 0

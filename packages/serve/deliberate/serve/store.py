@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from deliberate.core.cache import Cache, Origin
@@ -151,14 +152,17 @@ class Store:
             with self._lock:
                 item.pins -= 1
 
-    def match(self, token_ids: Tensor | Sequence[int]) -> tuple[str, int] | None:
+    def match(self, token_ids: Int[Tensor, " token"] | Sequence[int]) -> tuple[str, int] | None:
         """The longest stored text that begins a given one: its id and its length."""
         with self._lock:
             self._check_open()
-            found = self._shelf.index.beginnings(token_ids)
-        return found[0] if found else None
+            lengths = self._shelf.index.lengths(len(token_ids))
+        pairs = list(zip(self._served.addresses(token_ids, lengths), lengths, strict=True))
+        with self._lock:
+            items = self._shelf.index.items
+            return next((pair for pair in reversed(pairs) if pair[0] in items), None)
 
-    def find(self, token_ids: Tensor | Sequence[int]) -> tuple[str, Cache] | None:
+    def find(self, token_ids: Int[Tensor, " token"] | Sequence[int]) -> tuple[str, Cache] | None:
         """The longest stored text that begins a given one, whose file is whole: cache_id and cache.
 
         Raises:

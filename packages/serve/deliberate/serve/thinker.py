@@ -17,7 +17,7 @@ from typing import Literal
 
 from deliberate.core.errors import DeliberateError
 from deliberate.serve.store import Store
-from deliberate.serve.store_errors import NoSuchCacheError
+from deliberate.serve.store_errors import NoSuchCacheError, StoreError
 from deliberate.serve.worker import BrokenWorkerError, Worker, WorkerLostError
 
 OnDone = Callable[[str], None]
@@ -259,7 +259,7 @@ class Thinker:
 
     def _settle(self, job: _Job) -> None:
         """Tell who asked, and let a cache that is still waited for be plain again."""
-        with suppress(NoSuchCacheError):
+        with suppress(StoreError):  # it is deleted, or the store is closed
             if self._store.entry(job.cache_id).state == "augmenting":
                 self._store.mark(job.cache_id, "plain")
         _tell(job.cache_id, job.told)

@@ -1,8 +1,10 @@
 """From an id to its cache: the memory tier over the disk tier.
 
-item --memory, its file unchanged--> cache
-     --file, read whole, checksum verified--> cache, from now on in memory
-     --no whole file--> reported, and gone
+    item --memory, its file unchanged--> cache
+         --file, read whole, checksum verified--> cache, from now on in memory
+         --no whole file--> reported, and gone
+
+Files are read without the store's lock.
 """
 
 import logging
@@ -21,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Tiers:
-    """Memory over disk, under the store's lock, which is never held while a file is read."""
+    """Memory over disk, under the store's lock."""
 
     def __init__(self, shelf: Shelf, memory: MemoryTier, lock: "threading.RLock") -> None:
         self._shelf, self._memory, self._lock = shelf, memory, lock
@@ -114,11 +116,11 @@ class Tiers:
     def _attempt(self, item: Item, source: Source) -> Cache | None:
         """The cache from one of an item's files, or nothing if that file is not what it was."""
         try:
-            identity = Identity.of(source.path.stat())
-            with self._lock:
+            with self._lock:  # or it is touched between the two
+                identity, known = Identity.of(source.path.stat()), source.identity
                 cache = self._memory.get(item.id, identity)
             if cache is None:
-                if identity != source.identity:
+                if identity != known:
                     log.warning("%r was changed under the server: read again", str(source.path))
                 cache = read(source, self._shelf.served)
         except FileNotFoundError:

@@ -1,6 +1,8 @@
 """Who writes latents for stored caches, and how it can fail.
 
-Thinker --one cache at a time--> Worker --augmented file--> Store
+    Thinker --one cache at a time--> Worker --augmented file--> Store
+
+A process is one such, a thread another.
 """
 
 from abc import ABC, abstractmethod
