@@ -34,11 +34,11 @@ def started(environment, tmp_path):
         with log.open("w") as file:
             process = subprocess.Popen(
                 [sys.executable, "-c", "import sys; from deliberate.cli.main import main; "
-                 "sys.exit(main())", "serve", "--port", "0", *arguments],
+                 "sys.exit(main())", "serve", "--port", "0", "--wait-limit", "240", *arguments],
                 stderr=file, stdout=subprocess.PIPE, env=environment, cwd=tmp_path,
             )  # fmt: skip
         running.append(process)
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while "is served at" not in log.read_text():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < until, log.read_text()
@@ -59,7 +59,7 @@ def ask(url, path, body=None):
         data=None if body is None else json.dumps(body).encode(),
         headers={"content-type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=120) as response:
+    with urllib.request.urlopen(request, timeout=300) as response:
         return json.load(response)
 
 
@@ -74,7 +74,7 @@ def test_without_arguments_nano_is_served_and_thinks_in_a_process_of_its_own(sta
     assert thought["model"] == "nano"
     assert list((tmp_path / "home" / "deliberate" / "caches").rglob("*.st"))
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0
+    assert process.wait(120) == 0
     lines = log.read_text().splitlines()
     events = [json.loads(line)["event"] for line in lines if line.startswith("{")]
     assert events[-2:] == ["stopping", "stopped"]
@@ -90,7 +90,7 @@ def test_ctrl_c_ends_it_well_and_what_was_kept_is_there_again(started, tmp_path)
     kept = ask(url, "/v1/caches", {"text": "def main", "deliberate": "wait"})
     assert kept["state"] == "augmented"
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0
+    assert process.wait(120) == 0
     _, url, _ = started("--store", str(store), "--thinker", "none")
     answer = ask(url, "/v1/completions", {"prompt": "(", "cache": kept["id"]})
     assert answer["deliberate"]["latents"] == "used"

@@ -175,27 +175,24 @@ def _serve(
     from deliberate.serve.logs import to_stderr
     from deliberate.serve.run import listen, run
 
-    listening = listen(settings.host, settings.port)
-    loaded = _base(base, coprocessor, device, dtype)
-    settings = dataclasses.replace(settings, name=named or Path(loaded.id).name)
-    folder = _default_store(loaded) if store is None else store
-    with patient_bars():
-        service = assemble(
-            loaded, settings, folder=folder, coprocessor=coprocessor, place=thinker.value
-        )
-    to_stderr()
-    host, port = listening.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    if not settings.api_key and not ipaddress.ip_address(host).is_loopback:
-        note("anyone who reaches this address may use it: set DELIBERATE_API_KEY")
-
-    def ready() -> None:
-        note(
+    with listen(settings.host, settings.port) as listening:
+        loaded = _base(base, coprocessor, device, dtype)
+        settings = dataclasses.replace(settings, name=named or Path(loaded.id).name)
+        folder = _default_store(loaded) if store is None else store
+        with patient_bars():
+            service = assemble(
+                loaded, settings, folder=folder, coprocessor=coprocessor, place=thinker.value
+            )
+        to_stderr()
+        host, port = listening.getsockname()[:2]
+        if not settings.api_key and not ipaddress.ip_address(host).is_loopback:
+            note("anyone who reaches this address may use it: set DELIBERATE_API_KEY")
+        shown = f"[{host}]" if ":" in host else host
+        said = (
             f"{settings.name} is served at http://{shown}:{port} (a page to try it, and /v1 for "
             f"OpenAI's clients); caches are kept in {folder}; Ctrl-C ends"
         )
-
-    run(service, listening, on_ready=ready)
+        run(service, listening, on_ready=lambda: note(said))
 
 
 def _of_base(coprocessor: str | None, base: str | None, thinker: ThinkerPlace) -> str | None:

@@ -3,7 +3,8 @@
 prompt --> plain cache, augmented cache --answer's tokens each--> two log-probabilities a token
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from fastapi import APIRouter, Request
@@ -40,11 +41,12 @@ def texts(base: Base, token_ids: list[int]) -> list[str]:
 
     Not its own text: many tokenizers drop the space before a token that stands alone.
     """
+    decode = cast(Callable[[list[int]], str], base.tokenizer.decode)
     found = []
     for at in range(len(token_ids)):
         first = max(0, at - _BEFORE)
-        before = base.tokenizer.decode(token_ids[first:at])
-        after = base.tokenizer.decode(token_ids[first : at + 1])
+        before = decode(token_ids[first:at])
+        after = decode(token_ids[first : at + 1])
         finished = not after.endswith("\ufffd")
         found.append(after[len(before.rstrip("\ufffd")) :] if finished else "")
     return found

@@ -111,12 +111,11 @@ def run(
 
     Args:
         service: Closed at the end.
-        listening: From `listen`; closed at the end.
+        listening: From `listen`.
         on_ready: Called when requests are answered.
     """
     try:
         Server(service, on_ready=on_ready).run(sockets=[listening])
     finally:
-        listening.close()
         service.close()
         log("stopped")
