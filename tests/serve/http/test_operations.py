@@ -136,6 +136,7 @@ class TestTheEnd:
         thread.start()
         eventually(lambda: server.service.admission.running and server.worker.asked)
         server.server.stop("test")
+        eventually(lambda: server.service.admission.closing)
         response = server.post("/v1/completions", prompt="too late")
         assert refusal_of(response, 503)["code"] == "stopping"
         assert response.headers["retry-after"]
@@ -157,6 +158,7 @@ class TestTheEnd:
         thread.start()
         eventually(lambda: server.service.admission.running and server.worker.asked)
         server.server.stop("test")
+        eventually(lambda: server.service.admission.closing)
         server.thread.join(30)
         assert not server.thread.is_alive()
         server.worker.go()
