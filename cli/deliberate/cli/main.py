@@ -18,6 +18,7 @@ from deliberate.cli.commands.generate import generate
 from deliberate.cli.commands.inspect import inspect
 from deliberate.cli.commands.prefill import prefill
 from deliberate.cli.commands.push import push
+from deliberate.cli.commands.serve import serve
 from deliberate.cli.commands.train import train
 from deliberate.cli.failures import INTERRUPTED, repairable, sentence
 from deliberate.cli.terminal import note
@@ -33,6 +34,7 @@ app.command()(prefill)
 app.command()(augment)
 app.command()(generate)
 app.command("eval")(evaluate)
+app.command()(serve)
 app.command()(compare)
 app.command()(inspect)
 app.command()(push)

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from deliberate.core.base import Base
@@ -28,6 +28,21 @@ def tokenize(base: Base, text: str, *, further: bool = False) -> Int[Tensor, " t
     Raises:
         TextError: the text is empty, not Unicode, or longer than the base's positions.
     """
+    token_ids = encode(base, text, further=further)
+    if base.positions is not None and len(token_ids) > base.positions:
+        raise TextError(
+            f"the text has {len(token_ids)} tokens and {base.id!r} reads at most "
+            f"{base.positions}: shorten it or split it"
+        )
+    return token_ids
+
+
+def encode(base: Base, text: str, *, further: bool = False) -> Int[Tensor, " token"]:
+    """What `tokenize` gives, of a text of any length.
+
+    Raises:
+        TextError: the text is empty or not Unicode.
+    """
     try:
         text.encode()  # what was decoded carelessly holds halves of characters
     except UnicodeEncodeError as error:
@@ -40,11 +55,6 @@ def tokenize(base: Base, text: str, *, further: bool = False) -> Int[Tensor, " t
     token_ids = encoded["input_ids"][0]
     if not text or not len(token_ids):
         raise TextError("the text is empty: give at least one character")
-    if base.positions is not None and len(token_ids) > base.positions:
-        raise TextError(
-            f"the text has {len(token_ids)} tokens and {base.id!r} reads at most "
-            f"{base.positions}: shorten it or split it"
-        )
     return token_ids.to(base.device).long()
 
 
@@ -166,11 +176,29 @@ def extend(base: Base, cache: Cache, token_ids: Int[Tensor, " token"]) -> Cache:
     check_room(base, cache, count)
     batch = Batch([cache])
     hidden = batch.feed(base.trunk, base.embed(token_ids)[None])[0, -1]
+    return followed_by(cache, batch, token_ids, hidden)
+
+
+def followed_by(
+    cache: Cache,
+    batch: Batch,
+    token_ids: Int[Tensor, " new"],
+    last_hidden: Float[Tensor, " hidden"],
+) -> Cache:
+    """A cache and the text after it, where a batch has read that.
+
+    Args:
+        cache: Left as it was.
+        batch: Made of the cache alone, and fed with the text last.
+        token_ids: The text, at least one token.
+        last_hidden: At its last token.
+    """
+    count = len(token_ids)
     position_ids = cache.next_position + torch.arange(count, device=token_ids.device)
     if cache.latents is None:
-        changed = {"last_hidden": hidden}
+        changed = {"last_hidden": last_hidden}
     else:
-        changed = {"latents_last_hidden": hidden, "followed": cache.followed + count}
+        changed = {"latents_last_hidden": last_hidden, "followed": cache.followed + count}
     return dataclasses.replace(
         cache,
         **batch.grown(0, cache, position_ids),

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +21,7 @@ from torch import Tensor
 from deliberate.core.atomic import replacing
 from deliberate.core.cache import Cache, Origin
 from deliberate.core.errors import CacheError
+from deliberate.core.held_safetensors import HeldSafetensors
 
 FORMAT = "deliberate.cache"
 VERSION = "1"
@@ -92,22 +94,30 @@ def checksum(tensors: Iterable[tuple[str, Tensor]], metadata: dict[str, str]) ->
 class CacheFile:
     """An open cache file, its header checked; layers are read when asked for."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, content: bytes | None = None) -> None:
         """Open and check the header, without reading any layer.
+
+        Args:
+            path: The file.
+            content: Its bytes, where they were read already: the file is then not opened, and
+                what happens to it later does not matter.
 
         Raises:
             CacheError: it is a folder, or not a cache file, or is damaged, or of another version.
             FileNotFoundError: there is no such file.
         """
         self.path = path
-        if path.is_dir():
+        if content is None and path.is_dir():
             raise CacheError(f"{str(path)!r} is a folder: name one cache file in it")
-        if not path.is_file():
+        if content is None and not path.is_file():
             raise FileNotFoundError(
                 f"no cache file at {str(path)!r}: make one with `deliberate prefill`"
             )
         try:
-            self._file = safe_open(path, framework="pt")
+            if content is None:
+                self._file: Any = safe_open(path, framework="pt")
+            else:
+                self._file = HeldSafetensors(content)
         except (SafetensorError, OSError) as error:
             raise CacheError(
                 f"{str(path)!r} is not a cache file, or is damaged: {error}; make one of a text "

@@ -131,12 +131,7 @@ def load_coprocessor(
     """
     folder = find_coprocessor(name, revision=revision)
     config = read_config(folder)
-    stated = config["base"]
-    if stated["fingerprint"] != base.fingerprint:
-        raise CheckpointError(
-            f"coprocessor {str(name)!r} serves base {stated['id']!r} ({stated['fingerprint']}) and "
-            f"this is {base.id!r} ({base.fingerprint}): name its base, or train one for this base"
-        )
+    check_serves(config, base, name=str(name))
     coprocessor = build(settings_of(config, folder), base)
     # Before its weights come, or they would be rounded to the base's dtype.
     coprocessor.to(base.device, dtype or base.model.dtype)
@@ -147,6 +142,25 @@ def load_coprocessor(
         fingerprint=fingerprint.of_coprocessor(folder, config["coprocessor"]),
         recipe=config["recipe"],
     )
+
+
+def check_serves(config: dict[str, Any], base: Base, *, name: str) -> None:
+    """Refuse a coprocessor that was trained for another base.
+
+    Args:
+        config: From `read_config`.
+        base: The base at hand.
+        name: The coprocessor's, for the message.
+
+    Raises:
+        CheckpointError: the fingerprints differ.
+    """
+    stated = config["base"]
+    if stated["fingerprint"] != base.fingerprint:
+        raise CheckpointError(
+            f"coprocessor {name!r} serves base {stated['id']!r} ({stated['fingerprint']}) and "
+            f"this is {base.id!r} ({base.fingerprint}): name its base, or train one for this base"
+        )
 
 
 def find_coprocessor(name: str | Path = EMBEDDED, *, revision: str | None = None) -> Path:

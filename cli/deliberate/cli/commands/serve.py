@@ -1,0 +1,254 @@
+"""`deliberate serve`: a base with its coprocessor behind a port."""
+
+import dataclasses
+import ipaddress
+import os
+from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deliberate.cli import options
+from deliberate.cli.dry_run import bytes_of
+from deliberate.cli.failures import configuring
+from deliberate.cli.models import chosen_device, chosen_dtype, load_base, patient_bars
+from deliberate.cli.terminal import note
+
+if TYPE_CHECKING:
+    import torch
+
+    from deliberate.core.base import Base
+    from deliberate.serve.settings import Settings
+
+
+class ThinkerPlace(StrEnum):
+    """Where the coprocessor works."""
+
+    PROCESS = "process"
+    THREAD = "thread"
+    NONE = "none"
+
+
+def serve(
+    *,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            metavar="NAME",
+            help="The frozen model: `nano`, a folder or a Hub id.",
+            show_default="the one that the coprocessor names",
+        ),
+    ] = None,
+    coprocessor: Annotated[
+        str | None,
+        typer.Option(
+            "--coprocessor",
+            metavar="NAME",
+            help="Writes the latents: `nano`, a folder or a Hub id.",
+            show_default="nano, for nano",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", help="What requests call the model.", show_default="the base's own name"
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="Port to listen at; 0 takes a free one.")] = (
+        8000
+    ),
+    api_key: Annotated[
+        str,
+        typer.Option(
+            "--api-key",
+            metavar="KEY",
+            envvar="DELIBERATE_API_KEY",
+            show_envvar=True,
+            help="What requests must bring; better in the environment, where nobody sees it.",
+        ),
+    ] = "",
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            "--store",
+            metavar="DIR",
+            help="Folder of cache files.",
+            show_default="in the user's cache folder",
+        ),
+    ] = None,
+    disk_budget: Annotated[
+        str, typer.Option("--disk-budget", metavar="SIZE", help="Most that caches take on disk.")
+    ] = "10GB",
+    memory_budget: Annotated[
+        str, typer.Option("--memory-budget", metavar="SIZE", help="Most of them kept in memory.")
+    ] = "1GB",
+    thinker: Annotated[
+        ThinkerPlace,
+        typer.Option(
+            "--thinker",
+            help="Where the coprocessor works: a process that may die, a thread that shares the "
+            "base's weights, or nowhere.",
+        ),
+    ] = ThinkerPlace.PROCESS,
+    think_limit: Annotated[
+        float, typer.Option("--think-limit", metavar="S", help="Seconds it may take for a text.")
+    ] = 60.0,
+    gate: Annotated[
+        float,
+        typer.Option(
+            "--gate",
+            metavar="NATS",
+            help="Ask for latents only where the next token's entropy is at least this.",
+            show_default="always ask",
+        ),
+    ] = 0.0,
+    wait_limit: Annotated[
+        float,
+        typer.Option("--wait-limit", metavar="S", help='Seconds that "deliberate": "wait" waits.'),
+    ] = 30.0,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="S", help="Seconds that a request may take.")
+    ] = 300.0,
+    drain: Annotated[
+        float,
+        typer.Option("--drain", metavar="S", help="Seconds to finish what runs, once stopped."),
+    ] = 30.0,
+    max_concurrent: Annotated[
+        int, typer.Option("--max-concurrent", metavar="N", help="Requests answered at once.")
+    ] = 16,
+    max_queue: Annotated[
+        int, typer.Option("--max-queue", metavar="N", help="Requests that wait for their turn.")
+    ] = 64,
+    max_body: Annotated[
+        str, typer.Option("--max-body", metavar="SIZE", help="Size of the largest request.")
+    ] = "4MB",
+    device: options.Device = "auto",
+    dtype: options.DtypeName = None,
+) -> None:
+    """Answer OpenAI's requests over HTTP, with latents as they get ready.
+
+    Without arguments the embedded model is served at http://127.0.0.1:8000, which shows a page to
+    try it. An answer begins at once; a coprocessor thinks over its prompt in the background, and
+    if it fails or is not there, the base answers alone. Ctrl-C or SIGTERM finishes what runs.
+    """
+    _require_extra()
+    from deliberate.serve.settings import Settings
+
+    with configuring():
+        settings = Settings(
+            name=name or "model",
+            host=host,
+            port=port,
+            api_key=api_key,
+            gate=gate,
+            wait_seconds=wait_limit,
+            think_seconds=think_limit,
+            timeout_seconds=timeout,
+            drain_seconds=drain,
+            max_concurrent=max_concurrent,
+            max_queue=max_queue,
+            max_body_bytes=bytes_of(max_body),
+            disk_bytes=bytes_of(disk_budget),
+            memory_bytes=bytes_of(memory_budget),
+        )
+    coprocessor = _of_base(coprocessor, base, thinker)
+    _serve(settings, base, coprocessor, store, thinker, chosen_device(device), dtype, named=name)
+
+
+def _serve(
+    settings: "Settings",
+    base: str | None,
+    coprocessor: str | None,
+    store: Path | None,
+    thinker: ThinkerPlace,
+    device: "torch.device",
+    dtype: options.Dtype | None,
+    *,
+    named: str | None,
+) -> None:
+    """Load what is served, and serve it until it is told to stop."""
+    from deliberate.serve.assembly import assemble
+    from deliberate.serve.logs import to_stderr
+    from deliberate.serve.run import listen, run
+
+    with listen(settings.host, settings.port) as listening:
+        loaded = _base(base, coprocessor, device, dtype)
+        settings = dataclasses.replace(settings, name=named or Path(loaded.id).name)
+        folder = _default_store(loaded) if store is None else store
+        with patient_bars():
+            service = assemble(
+                loaded, settings, folder=folder, coprocessor=coprocessor, place=thinker.value
+            )
+        to_stderr()
+        host, port = listening.getsockname()[:2]
+        if not settings.api_key and not ipaddress.ip_address(host).is_loopback:
+            note("anyone who reaches this address may use it: set DELIBERATE_API_KEY")
+        shown = f"[{host}]" if ":" in host else host
+        said = (
+            f"{settings.name} is served at http://{shown}:{port} (a page to try it, and /v1 for "
+            f"OpenAI's clients); caches are kept in {folder}; Ctrl-C ends"
+        )
+        run(service, listening, on_ready=lambda: note(said))
+
+
+def _of_base(coprocessor: str | None, base: str | None, thinker: ThinkerPlace) -> str | None:
+    """The coprocessor's name; none where the base is served alone.
+
+    Raises:
+        typer.BadParameter: nobody can know which one serves this base.
+    """
+    if coprocessor is not None:
+        return coprocessor
+    if base in {None, options.EMBEDDED}:
+        return options.EMBEDDED
+    if thinker is not ThinkerPlace.NONE:
+        raise typer.BadParameter(
+            f"which coprocessor serves {base!r}? Name it with --coprocessor, or serve the base "
+            "alone with --thinker none"
+        )
+    return None
+
+
+def _base(
+    name: str | None, coprocessor: str | None, device: "torch.device", dtype: options.Dtype | None
+) -> "Base":
+    """The base of that name, or the one that the coprocessor names."""
+    from deliberate.core.checkpoint import find_coprocessor, read_config
+
+    origin = {}
+    if name is None:
+        assert coprocessor is not None
+        stated = read_config(find_coprocessor(coprocessor))["base"]
+        name = stated["id"]
+        origin = {"revision": stated["revision"], "named_by": coprocessor}
+    return load_base(name, dtype=chosen_dtype(dtype, device), device=device, **origin)
+
+
+def _default_store(base: "Base") -> Path:
+    """A folder for this base's caches, beside what else is kept for the user."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "deliberate" / "caches" / base.fingerprint
+
+
+def _require_extra() -> None:
+    """See that the packages that serving needs are installed, before anything is loaded.
+
+    Raises:
+        DeliberateError: one of them is not.
+    """
+    missing = [
+        module
+        for module in ("deliberate.serve", "fastapi", "uvicorn", "prometheus_client")
+        if find_spec(module) is None
+    ]
+    if missing:
+        from deliberate.core.errors import DeliberateError
+
+        raise DeliberateError(
+            f"serving needs {', '.join(missing)}, which is not installed: "
+            "pip install 'deliberate[serve]'"
+        )

@@ -1,0 +1,236 @@
+"""From a request to its response, for completions and conversations alike.
+
+prompts --admitted--> Start each --decode--> pieces --Form--> one response, or a stream
+"""
+
+import asyncio
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+from torch import Tensor
+
+from deliberate.core.generate import Sampling
+from deliberate.serve.connection import EventStream, unless_gone
+from deliberate.serve.decoding import Row, decode, usage
+from deliberate.serve.deliberation import Deliberation
+from deliberate.serve.engine import Piece
+from deliberate.serve.outcome import Start
+from deliberate.serve.refusals import ApiError
+from deliberate.serve.service import Service
+from deliberate.serve.wire import ChatRequest, CompletionRequest
+
+COLDEST = 1e-4
+"""Below this temperature, the likeliest token is taken: dividing by it would overflow."""
+
+_SEEDS = 2**63
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a request comes to, whichever address it came to."""
+
+    asked: CompletionRequest | ChatRequest
+    """Its fields."""
+
+    prompts: Sequence[Tensor]
+    """Tokens of each prompt."""
+
+    logprobs: int
+    """Alternatives told of each token; -1 tells nothing."""
+
+    max_tokens: int | None
+    """The most decoded for each answer; none is as many as there is room for."""
+
+    whole: bool
+    """Whether prompts repeat the text of the cache that is named."""
+
+
+class Form(ABC):
+    """The shape of an address's responses."""
+
+    prefix: ClassVar[str]
+    """What its ids begin with."""
+
+    whole: ClassVar[str]
+    """Name of a response."""
+
+    chunk: ClassVar[str]
+    """Name of a piece of a stream."""
+
+    @abstractmethod
+    def choice(self, row: Row) -> dict[str, Any]:
+        """One whole answer."""
+
+    @abstractmethod
+    def delta(self, row: Row, piece: Piece) -> dict[str, Any]:
+        """What an answer has grown by."""
+
+
+class Answering:
+    """Answers requests with a service's engine."""
+
+    def __init__(self, service: Service, deliberation: Deliberation) -> None:
+        self._service, self._deliberation = service, deliberation
+
+    async def answer(self, request: Request, wanted: Wanted, form: Form) -> Response:
+        """The response to a request whose body was read and found right.
+
+        Raises:
+            ApiError: it is refused or fails before its first token.
+            ClientGone: nobody waits for it any more.
+        """
+        self._check_choices(wanted)
+        answer = _Answer(self._service, self._deliberation, wanted, form)
+        request.scope["noted"] = answer.noted
+        if not wanted.asked.stream:
+            return JSONResponse(await unless_gone(request.receive, answer.whole()))
+        events = answer.events()
+        try:
+            first = await unless_gone(request.receive, anext(events))
+        except BaseException:
+            await events.aclose()
+            raise
+        return EventStream(events, first)
+
+    def _check_choices(self, wanted: Wanted) -> None:
+        choices = len(wanted.prompts) * (wanted.asked.n or 1)
+        most = self._service.settings.max_choices
+        if choices > most:
+            raise ApiError(
+                400,
+                f"{len(wanted.prompts)} prompts with n={wanted.asked.n or 1} ask for {choices} "
+                f"answers and this server gives at most {most} at once: ask for fewer",
+                param="n",
+            )
+
+
+class _Answer:
+    def __init__(
+        self, service: Service, deliberation: Deliberation, wanted: Wanted, form: Form
+    ) -> None:
+        self._service, self._deliberation = service, deliberation
+        self._wanted, self._form = wanted, form
+        self._starts: list[Start] = []
+        self._rows: list[Row] = []
+        self.noted: dict[str, Any] = {}
+        """What the log tells of it."""
+        self._head = {
+            "id": f"{form.prefix}-{secrets.token_hex(12)}",
+            "created": int(time.time()),
+            "model": service.settings.name,
+        }
+
+    async def whole(self) -> dict[str, Any]:
+        """All answers at once."""
+        async with aclosing(self._pieces()) as pieces:
+            async for _ in pieces:
+                pass
+        choices = [
+            {**self._form.choice(row), "deliberate": row.outcome().to_dict()} for row in self._rows
+        ]
+        for choice, row in zip(choices, self._rows, strict=True):
+            if self._wanted.asked.return_token_ids:
+                choice["token_ids"] = [token.id for token in row.tokens]
+        return {
+            **self._head,
+            "object": self._form.whole,
+            "choices": choices,
+            "usage": usage(self._rows, self._starts),
+            "deliberate": choices[0]["deliberate"],
+        }
+
+    async def events(self) -> AsyncGenerator[dict[str, Any]]:
+        """The answers as they grow; the last event of each says what became of its latents."""
+        head = {**self._head, "object": self._form.chunk}
+        counted = {"usage": None} if self._wanted.asked.counts_usage else {}
+        async with aclosing(self._pieces()) as pieces:
+            async for row, piece in pieces:
+                if not (piece.text or piece.finish or self._tells(piece)):
+                    continue
+                choice = self._form.delta(row, piece)
+                if self._wanted.asked.return_token_ids:
+                    choice["token_ids"] = [token.id for token in piece.tokens]
+                ended = {"deliberate": row.outcome().to_dict()} if piece.finish else {}
+                yield {**head, "choices": [choice], **counted, **ended}
+        if counted:
+            yield {**head, "choices": [], "usage": usage(self._rows, self._starts)}
+
+    def _tells(self, piece: Piece) -> bool:
+        asked = self._wanted
+        return bool(piece.tokens) and (asked.logprobs >= 0 or bool(asked.asked.return_token_ids))
+
+    async def _pieces(self) -> AsyncGenerator[tuple[Row, Piece]]:
+        service, asked_at = self._service, time.monotonic()
+        deadline = service.deadline()
+        async with service.admission.admitted(deadline):
+            await self._begin(deadline)
+            answers = decode(service, self._rows, deadline=deadline, asked_at=asked_at)
+            async with aclosing(answers):
+                async for row, piece in answers:
+                    self._note()
+                    yield row, piece
+
+    async def _begin(self, deadline: float) -> None:
+        """Read the prompts.
+
+        Raises:
+            ApiError: 504: the time was over; or what `Deliberation.start` refuses.
+        """
+        wanted, metrics = self._wanted, self._service.metrics
+        try:
+            async with asyncio.timeout_at(deadline):
+                for prompt in wanted.prompts:
+                    start = await self._deliberation.start(
+                        prompt,
+                        wanted.asked.deliberate or "auto",
+                        named=wanted.asked.cache,
+                        whole=wanted.whole,
+                    )
+                    self._starts.append(start)
+                    metrics.prompt_tokens.inc(start.tokens)
+                    metrics.cached_tokens.inc(start.cached)
+        except TimeoutError as error:
+            raise ApiError(
+                504, "the time of this request was over while its prompt was read", code="timeout"
+            ) from error
+        copies = [start for start in self._starts for _ in range(wanted.asked.n or 1)]
+        seed = secrets.randbelow(_SEEDS) if wanted.asked.seed is None else wanted.asked.seed
+        self._rows += [
+            Row(
+                index=index,
+                start=start,
+                sampling=self._sampling(start, (seed + index) % _SEEDS),
+                logprobs=wanted.logprobs,
+            )
+            for index, start in enumerate(copies)
+        ]
+
+    def _note(self) -> None:
+        counts = usage(self._rows, self._starts)
+        self.noted |= {
+            "prompt_tokens": counts["prompt_tokens"],
+            "cached_tokens": counts["prompt_tokens_details"]["cached_tokens"],
+            "generated_tokens": counts["completion_tokens"],
+            "latents": self._rows[0].outcome().latents,
+        }
+
+    def _sampling(self, start: Start, seed: int) -> Sampling:
+        asked, most = self._wanted.asked, self._wanted.max_tokens
+        if most is None:
+            positions = self._service.base.positions
+            most = 2**31 if positions is None else positions - start.cache.next_position
+        temperature = 1.0 if asked.temperature is None else asked.temperature
+        return Sampling(
+            max_tokens=max(1, most),
+            temperature=temperature if temperature >= COLDEST else 0.0,
+            top_p=1.0 if asked.top_p is None else asked.top_p,
+            stop=asked.stops,
+            seed=seed,
+        )

@@ -1,0 +1,91 @@
+"""A request's body: of limited size, UTF-8, and strict JSON.
+
+bytes --limited--> bytes --read_json--> an object of finite numbers
+"""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
+
+from fastapi import Request
+from starlette.types import Message, Receive
+
+from deliberate.serve.refusals import ApiError, ClientGone
+
+_DISCARDED = 16
+"""A body up to this many times the limit is read to its end before it is refused, so that the
+client has sent it all and reads the refusal instead of a broken connection."""
+
+
+def limited(receive: Receive, most: int) -> Receive:
+    """A `receive` that refuses a body of more than `most` bytes."""
+    count = 0
+
+    async def receive_limited() -> Message:
+        nonlocal count
+        message = await receive()
+        count += len(message.get("body", b""))
+        if count <= most:
+            return message
+        while message.get("more_body") and count <= most * _DISCARDED:
+            message = await receive()
+            count += len(message.get("body", b""))
+        raise ApiError(
+            413,
+            f"the request has more than {most} bytes, the most that this server takes: shorten it",
+            code="request_too_large",
+        )
+
+    return receive_limited
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """A request's JSON object.
+
+    Raises:
+        ApiError: 413, 415 or 400: too large, not said to be JSON, or not JSON.
+        ClientGone: the connection was closed before all of it came.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":  # also keeps other sites' pages from asking, who may send text
+        raise ApiError(
+            415, f"the content type is {kind!r} and must be 'application/json': set the header"
+        )
+    content = await _content(request.receive)
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise ApiError(400, f"the body is not UTF-8 at byte {error.start}") from error
+    try:
+        body = json.loads(text, parse_constant=_not_finite, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        raise ApiError(
+            400, f"the body is not JSON: {error.msg} at line {error.lineno} column {error.colno}"
+        ) from error
+    except (RecursionError, ValueError) as error:  # nested too deep; an integer of 5,000 digits
+        raise ApiError(400, "the body is nested too deep or holds a number too long") from error
+    if not isinstance(body, dict):
+        raise ApiError(400, f"the body must be a JSON object, got {type(body).__name__}")
+    return body
+
+
+async def _content(receive: Callable[[], Awaitable[Message]]) -> bytes:
+    parts = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def _not_finite(name: str) -> NoReturn:
+    raise ApiError(400, f"the body holds {name}, which is not a number of JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number in {float("inf"), float("-inf")}:
+        raise ApiError(400, f"the body holds {digits[:40]}, which is too large for a number")
+    return number

@@ -1,0 +1,80 @@
+"""`/v1/caches`: texts that are read, and thought over, before anyone asks about them."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from deliberate.serve.body import read_json
+from deliberate.serve.connection import unless_gone
+from deliberate.serve.deliberation import Deliberation
+from deliberate.serve.entry import Entry
+from deliberate.serve.prompts import conversation, text_tokens
+from deliberate.serve.refusals import ApiError
+from deliberate.serve.service import Service
+from deliberate.serve.store_errors import OfflineWorkError
+from deliberate.serve.wire import CacheRequest, parse
+
+
+def caches(service: Service, deliberation: Deliberation) -> APIRouter:
+    """The addresses, for a service."""
+    router = APIRouter()
+
+    @router.post("/v1/caches")
+    async def keep(request: Request) -> Response:
+        asked = parse(CacheRequest, await read_json(request))
+        service.check_model(asked.model)
+        if (asked.text is None) == (asked.messages is None):
+            raise ApiError(400, "give either 'text' or 'messages'", param="text")
+        if asked.messages is not None:
+            tokens = await service.blocking(conversation, service.base, asked.messages, asks=False)
+        else:
+            tokens = await service.blocking(
+                text_tokens, service.base, asked.text or "", further=False
+            )
+
+        async def kept() -> tuple[str, bool, Any]:
+            async with service.admission.admitted(service.deadline()):
+                return await deliberation.keep(tokens, asked.deliberate or "auto")
+
+        name, new, outcome = await unless_gone(request.receive, kept())
+        shown = _shown(deliberation.lookup.entry(name)) | {"deliberate": outcome.to_dict()}
+        return JSONResponse(shown, status_code=201 if new else 200)
+
+    @router.get("/v1/caches")
+    async def every() -> dict[str, Any]:
+        entries = sorted(service.store.entries(), key=lambda entry: entry.used, reverse=True)
+        return {"object": "list", "data": [_shown(entry) for entry in entries]}
+
+    @router.get("/v1/caches/{name}")
+    async def one(name: str) -> dict[str, Any]:
+        return _shown(deliberation.lookup.entry(name))
+
+    @router.delete("/v1/caches/{name}")
+    async def delete(name: str) -> dict[str, Any]:
+        deliberation.lookup.entry(name)
+        try:
+            await service.blocking(service.store.delete, name)
+        except OfflineWorkError as error:
+            raise ApiError(
+                409,
+                f"cache {name!r} was made beforehand and not by this server: remove its file in "
+                "the store's folder",
+            ) from error
+        return {"id": name, "object": "cache.deleted", "deleted": True}
+
+    return router
+
+
+def _shown(entry: Entry) -> dict[str, Any]:
+    return {
+        "id": entry.id,
+        "object": "cache",
+        "state": entry.state,
+        "reason": entry.reason,
+        "tokens": entry.tokens,
+        "latents": entry.latents,
+        "bytes": entry.bytes,
+        "tier": entry.tier,
+        "used": entry.used,
+    }

@@ -1,0 +1,273 @@
+"""The thinker: latents for stored caches, in the background, one cache after the other.
+
+    ask --queue, urgent first--> Worker --latents--> Store, and who asked is told
+    worker dead or hanging --started again--> ... --too often in a row--> absent
+
+Whatever becomes of it, the plain caches stay: the only thing that can be missing is latents.
+"""
+
+import heapq
+import itertools
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Literal
+
+from deliberate.core.errors import DeliberateError
+from deliberate.serve.store import Store
+from deliberate.serve.store_errors import NoSuchCacheError, StoreError
+from deliberate.serve.worker import BrokenWorkerError, Worker, WorkerLostError
+
+OnDone = Callable[[str], None]
+"""Called once with a cache's id when it is clear whether it gets latents; the store says which."""
+
+ThinkerState = Literal["starting", "ready", "busy", "absent"]
+"""Getting ready; waiting for work; at work; or there will be no more latents."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A cache that was asked for."""
+
+    cache_id: str
+    urgent: bool
+    told: list[OnDone] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What a thinker has done."""
+
+    queued: int
+    """Caches that wait for their turn."""
+
+    augmented: int
+    """Caches that got latents."""
+
+    failed: int
+    """Caches that did not, because they or the worker failed."""
+
+    lost: int
+    """How often the worker died or hung."""
+
+
+class Thinker:
+    """Asks a worker for latents, in a thread of its own; thread-safe."""
+
+    def __init__(self, store: Store, worker: Worker | None, *, restarts: int = 3) -> None:
+        """Start the worker, without waiting for it.
+
+        Args:
+            store: Where the caches are, and come back with latents.
+            worker: Writes them; none where no coprocessor is served.
+            restarts: How often in a row the worker may be lost and started again.
+        """
+        self._store, self._worker, self._restarts = store, worker, restarts
+        self._changed = threading.Condition()
+        self._jobs: dict[str, _Job] = {}
+        self._queue: list[tuple[bool, int, _Job]] = []
+        self._number = itertools.count()
+        self._now: _Job | None = None
+        self._in_a_row = self._lost = self._augmented = self._failed = 0
+        self._closing = False
+        self._state: ThinkerState = "starting"
+        self._reason = ""
+        self._thread: threading.Thread | None = None
+        if worker is None:
+            self._state, self._reason = "absent", "no coprocessor is served"
+        else:
+            self._thread = threading.Thread(
+                target=self._run, args=(worker,), name="thinker", daemon=True
+            )
+            self._thread.start()
+
+    @property
+    def state(self) -> ThinkerState:
+        """What it is doing."""
+        return self._state
+
+    @property
+    def reason(self) -> str:
+        """Why it is absent; otherwise what was last wrong with its worker, or nothing."""
+        return self._reason
+
+    @property
+    def counts(self) -> Counts:
+        """What it has done."""
+        with self._changed:
+            return Counts(
+                queued=len(self._jobs) - (self._now is not None),
+                augmented=self._augmented,
+                failed=self._failed,
+                lost=self._lost,
+            )
+
+    def ask(self, cache_id: str, on_done: OnDone | None = None, *, urgent: bool = False) -> None:
+        """Ask for a cache's latents; asked twice for one cache, it is thought over once.
+
+        Args:
+            cache_id: In the store; one that has latents, or failed before, is done at once.
+            on_done: Called once, from any thread, whatever becomes of it.
+            urgent: A request waits for it: it comes before those that nobody waits for.
+
+        Raises:
+            NoSuchCacheError: there is no such cache.
+        """
+        told = [on_done] if on_done is not None else []
+        settled = self._store.entry(cache_id).state in {"augmented", "failed"}
+        with self._changed:
+            settled |= self._state == "absent" or self._closing
+            if not settled:
+                self._enqueue(cache_id, told, urgent=urgent)
+        if settled:
+            _tell(cache_id, told)
+
+    def cancel(self, cache_id: str) -> None:
+        """Ask no longer for a cache; one that is at work is finished."""
+        with self._changed:
+            job = self._jobs.get(cache_id)
+            if job is None or job is self._now:
+                return
+            del self._jobs[cache_id]
+        self._settle(job)
+
+    def close(self) -> None:
+        """End at once; who still waits is told, and the caches stay plain."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._worker is not None:
+            self._worker.stop()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(10)  # a thread of a worker that hangs cannot be waited for
+
+    def _enqueue(self, cache_id: str, told: list[OnDone], *, urgent: bool) -> None:
+        job = self._jobs.get(cache_id)
+        if job is None:
+            job = self._jobs[cache_id] = _Job(cache_id, urgent)
+            self._push(job)
+            self._store.mark(cache_id, "augmenting")
+        elif urgent and not job.urgent:
+            job.urgent = True
+            self._push(job)  # the one pushed before is passed over when its turn comes
+        job.told += told
+        self._changed.notify_all()
+
+    def _push(self, job: _Job) -> None:
+        heapq.heappush(self._queue, (not job.urgent, next(self._number), job))
+
+    def _run(self, worker: Worker) -> None:
+        try:
+            while self._ready(worker):
+                job = self._next()
+                if job is None:
+                    break
+                if worker.alive:  # else it died while it waited, which is not this cache's fault
+                    self._think(worker, job)
+                else:
+                    self._note_loss(WorkerLostError("the coprocessor's process died while idle"))
+                    self._put_back(job)
+        except Exception as error:  # our own fault: plain caches are served all the same
+            log.exception("the thinker failed")
+            self._give_up(f"the thinker failed: {error}")
+        if self._state != "absent":
+            self._give_up("the server is stopping")
+
+    def _ready(self, worker: Worker) -> bool:
+        """Start the worker where it is not alive; false if there will be none."""
+        while not self._closing and not worker.alive:
+            self._state = "starting"
+            try:
+                worker.start()
+            except BrokenWorkerError as error:
+                self._give_up(str(error))
+                return False
+            except WorkerLostError as error:
+                self._note_loss(error)
+            if self._in_a_row > self._restarts:
+                self._give_up(f"{self._reason} ({self._in_a_row} times in a row)")
+                return False
+        return not self._closing
+
+    def _next(self) -> _Job | None:
+        """Wait for work; nothing when it is time to end."""
+        with self._changed:
+            while not self._closing:
+                self._state = "ready"
+                while self._queue:
+                    _, _, job = heapq.heappop(self._queue)
+                    if self._jobs.get(job.cache_id) is job and job is not self._now:
+                        self._now, self._state = job, "busy"
+                        return job
+                self._changed.wait()
+        return None
+
+    def _think(self, worker: Worker, job: _Job) -> None:
+        failed = ""
+        try:
+            if self._store.entry(job.cache_id).state != "augmented":
+                self._store.mark(job.cache_id, "augmenting")
+                with self._store.hold(job.cache_id):
+                    worker.work(self._store, job.cache_id)
+                self._in_a_row, self._reason = 0, ""
+                self._augmented += 1
+        except NoSuchCacheError:
+            pass  # it was deleted meanwhile
+        except WorkerLostError as error:
+            failed = str(error)
+            self._note_loss(error)
+        except (DeliberateError, OSError) as error:
+            failed = str(error)
+            log.warning("no latents for cache %s: %s", job.cache_id, failed)
+        if failed and not self._closing:
+            self._failed += 1
+            self._store.mark(job.cache_id, "failed", reason=failed)
+        with self._changed:
+            self._now = None
+            del self._jobs[job.cache_id]
+        self._settle(job)
+
+    def _put_back(self, job: _Job) -> None:
+        with self._changed:
+            self._now = None
+            self._push(job)
+
+    def _note_loss(self, error: WorkerLostError) -> None:
+        if self._closing:
+            return
+        self._lost += 1
+        self._in_a_row += 1
+        self._reason = str(error)
+        log.warning("%s", error)
+
+    def _give_up(self, reason: str) -> None:
+        """Be absent from now on, and tell all who wait."""
+        with self._changed:
+            self._state, self._reason = "absent", reason
+            self._now = None
+            jobs = list(self._jobs.values())
+            self._jobs.clear()
+            self._queue.clear()
+        if not self._closing:
+            log.error("no more latents: %s", reason)
+        for job in jobs:
+            self._settle(job)
+
+    def _settle(self, job: _Job) -> None:
+        """Tell who asked, and let a cache that is still waited for be plain again."""
+        with suppress(StoreError):  # it is deleted, or the store is closed
+            if self._store.entry(job.cache_id).state == "augmenting":
+                self._store.mark(job.cache_id, "plain")
+        _tell(job.cache_id, job.told)
+
+
+def _tell(cache_id: str, told: list[OnDone]) -> None:
+    for on_done in told:
+        try:
+            on_done(cache_id)
+        except Exception:  # who asked has failed, and the others want to know all the same
+            log.exception("told of cache %s in vain", cache_id)

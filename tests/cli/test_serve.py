@@ -1,0 +1,153 @@
+"""`deliberate serve`, as a new user types it: a process, a page, an answer, Ctrl-C."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from deliberate.cli.commands import serve as command
+
+
+@pytest.fixture
+def environment(tmp_path):
+    return os.environ | {
+        "XDG_CACHE_HOME": str(tmp_path / "home"),
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+@pytest.fixture
+def started(environment, tmp_path):
+    """Start the program, and wait until it says where it is."""
+    running = []
+
+    def started(*arguments):
+        log = tmp_path / f"log-{len(running)}"
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-c", "import sys; from deliberate.cli.main import main; "
+                 "sys.exit(main())", "serve", "--port", "0", "--wait-limit", "240", *arguments],
+                stderr=file, stdout=subprocess.PIPE, env=environment, cwd=tmp_path,
+            )  # fmt: skip
+        running.append(process)
+        until = time.monotonic() + 300
+        while "is served at" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.1)
+        [line] = [line for line in log.read_text().splitlines() if "is served at" in line]
+        return process, line.split("is served at ")[1].split()[0], log
+
+    yield started
+    for process in running:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def ask(url, path, body=None):
+    request = urllib.request.Request(
+        url + path,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=300) as response:
+        return json.load(response)
+
+
+@pytest.mark.slow
+def test_without_arguments_nano_is_served_and_thinks_in_a_process_of_its_own(started, tmp_path):
+    process, url, log = started()
+    body = {"prompt": "import os\n\n\ndef ", "max_tokens": 8, "temperature": 0}
+    plain = ask(url, "/v1/completions", {**body, "deliberate": "never"})
+    assert plain["deliberate"]["latents"] == "never"
+    thought = ask(url, "/v1/completions", {**body, "deliberate": "wait"})
+    assert thought["deliberate"]["latents"] == "used", log.read_text()
+    assert thought["model"] == "nano"
+    assert list((tmp_path / "home" / "deliberate" / "caches").rglob("*.st"))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) == 0
+    lines = log.read_text().splitlines()
+    events = [json.loads(line)["event"] for line in lines if line.startswith("{")]
+    assert events[-2:] == ["stopping", "stopped"]
+    assert "Traceback" not in log.read_text()
+    assert process.stdout.read() == b""
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_it_well_and_what_was_kept_is_there_again(started, tmp_path):
+    store = tmp_path / "kept"
+    arguments = ("--store", str(store), "--thinker", "thread", "--name", "mine")
+    process, url, _ = started(*arguments)
+    kept = ask(url, "/v1/caches", {"text": "def main", "deliberate": "wait"})
+    assert kept["state"] == "augmented"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(120) == 0
+    _, url, _ = started("--store", str(store), "--thinker", "none")
+    answer = ask(url, "/v1/completions", {"prompt": "(", "cache": kept["id"]})
+    assert answer["deliberate"]["latents"] == "used"
+
+
+class TestRefused:
+    def test_without_its_extra_one_sentence_names_it(self, refused, monkeypatch):
+        real = command.find_spec
+        monkeypatch.setattr(command, "find_spec", lambda n: None if n == "fastapi" else real(n))
+        line = refused("serve")
+        assert "fastapi" in line
+        assert "pip install 'deliberate[serve]'" in line
+
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [
+            ("--port", 70000),
+            ("--gate", -1),
+            ("--gate", "nan"),
+            ("--max-concurrent", 0),
+            ("--max-queue", -1),
+            ("--timeout", 0),
+            ("--disk-budget", "much"),
+            ("--thinker", "nowhere"),
+            ("--drain", "inf"),
+        ],
+    )
+    def test_a_wrong_option_is_refused_before_anything_is_loaded(self, refused, option, value):
+        assert str(value) in refused("serve", option, value, code=2)
+
+    def test_a_port_that_is_taken_is_named(self, refused):
+        import socket
+
+        with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
+            port = taken.getsockname()[1]
+            assert f"127.0.0.1:{port}" in refused("serve", "--port", port)
+
+    def test_a_coprocessor_of_another_base_is_refused(self, refused, coprocessor_folder):
+        line = refused("serve", "--base", "nano", "--coprocessor", coprocessor_folder, "--port", 0)
+        assert "name its base" in line
+
+    def test_a_base_without_a_coprocessor_is_asked_which(self, refused, llama_folder):
+        line = refused("serve", "--base", llama_folder, code=2)
+        assert "--coprocessor" in line
+        assert "--thinker none" in line
+
+    def test_a_coprocessor_that_is_not_there_is_refused(self, refused):
+        assert "nothing" in refused("serve", "--coprocessor", "./nothing", "--port", 0)
+
+
+def test_help_names_what_people_look_for(run):
+    text = run("serve", "--help").out
+    for option in ("--base", "--coprocessor", "--store", "--api-key", "DELIBERATE_API_KEY"):
+        assert option in text
+
+
+def test_the_page_is_part_of_the_package():
+    from importlib.resources import files
+
+    assert Path(str(files("deliberate.serve") / "page.html")).is_file()

@@ -1,0 +1,232 @@
+"""Texts that are thought over before anyone asks about them."""
+
+import pytest
+
+from deliberate.core import Sampling, augment, extend, generate, load_base, prefill, tokenize
+from deliberate.serve.compare import texts
+
+DOCUMENT = "a document to be asked about. "
+ADDRESS = "/v1/caches"
+
+
+def kept(server, **body):
+    response = server.post(ADDRESS, **body)
+    assert response.status_code in {200, 201}, response.text
+    return response.status_code, response.json()
+
+
+def text_of(body):
+    return body["choices"][0]["text"]
+
+
+def after(server, document, question, *, latents):
+    base = server.base
+    cache = prefill(base, [tokenize(base, document)])[0]
+    if latents:
+        [cache] = augment(base, server.coprocessor, [cache])
+    cache = extend(base, cache, tokenize(base, question, further=True))
+    [done] = generate(base, [cache], Sampling(max_tokens=8))
+    return done.text
+
+
+def test_a_text_is_read_now_and_thought_over_in_the_background(start, eventually):
+    server = start()
+    server.worker.hold()
+    status, found = kept(server, text=DOCUMENT)
+    assert status == 201
+    assert found["state"] == "augmenting"
+    assert found["tokens"] == len(DOCUMENT)
+    assert found["latents"] == 0
+    assert found["bytes"] > 0
+    address = f"{ADDRESS}/{found['id']}"
+    assert server.http.get(address).json()["state"] == "augmenting"
+    server.worker.go()
+    eventually(lambda: server.http.get(address).json()["state"] == "augmented")
+    assert server.http.get(address).json()["latents"] == 3
+    status, again = kept(server, text=DOCUMENT)
+    assert status == 200
+    assert again["id"] == found["id"]
+    assert again["deliberate"]["latents"] == "used"
+    assert len(server.worker.asked) == 1
+    assert [entry["id"] for entry in server.http.get(ADDRESS).json()["data"]] == [found["id"]]
+
+
+def test_who_wants_to_may_wait_for_it(start):
+    _, found = kept(start(), text=DOCUMENT, deliberate="wait")
+    assert found["state"] == "augmented"
+    assert found["deliberate"]["latents"] == "used"
+
+
+def test_who_wants_no_latents_gets_none(start):
+    server = start()
+    _, found = kept(server, text=DOCUMENT, deliberate="never")
+    assert found["state"] == "plain"
+    assert not server.worker.asked
+
+
+def test_one_that_failed_says_why_and_is_served_plain(start):
+    server = start()
+    server.worker.fails = "it broke"
+    _, found = kept(server, text=DOCUMENT, deliberate="wait")
+    assert (found["state"], found["reason"]) == ("failed", "it broke")
+    body = server.complete("why", cache=found["id"], deliberate="wait")
+    assert body["deliberate"]["latents"] == "failed"
+    assert text_of(body) == after(server, DOCUMENT, "why", latents=False)
+
+
+def test_the_gate_is_asked_of_a_text_too(start):
+    _, found = kept(start(gate=50.0), text=DOCUMENT, deliberate="wait")
+    assert found["state"] == "plain"
+    assert found["deliberate"]["latents"] == "skipped"
+
+
+def test_a_question_follows_the_cache_that_it_names(start):
+    server = start()
+    _, found = kept(server, text=DOCUMENT, deliberate="wait")
+    body = server.complete("why", cache=found["id"])
+    assert body["deliberate"]["latents"] == "used"
+    assert body["deliberate"]["cache"] == found["id"]
+    assert text_of(body) == after(server, DOCUMENT, "why", latents=True)
+    assert body["usage"]["prompt_tokens"] == len(DOCUMENT) + len("why")
+    assert body["usage"]["prompt_tokens_details"]["cached_tokens"] == len(DOCUMENT)
+    plain = server.complete("why", cache=found["id"], deliberate="never")
+    assert text_of(plain) == after(server, DOCUMENT, "why", latents=False)
+    assert server.complete("", cache=found["id"])["usage"]["prompt_tokens"] == len(DOCUMENT)
+
+
+def test_the_longest_of_several_beginnings_is_gone_on_from(start):
+    server = start()
+    for text in ("a document", DOCUMENT, "another"):
+        kept(server, text=text, deliberate="wait")
+    body = server.complete(f"{DOCUMENT}why")
+    assert body["usage"]["prompt_tokens_details"]["cached_tokens"] == len(DOCUMENT)
+    assert text_of(body) == after(server, DOCUMENT, "why", latents=True)
+
+
+def test_latents_that_are_not_ready_are_waited_for_by_who_names_the_cache(start, eventually):
+    server = start()
+    server.worker.hold()
+    _, found = kept(server, text=DOCUMENT)
+    body = server.complete("why", cache=found["id"])
+    assert body["deliberate"]["latents"] == "not_ready"
+    assert text_of(body) == after(server, DOCUMENT, "why", latents=False)
+    server.worker.go()
+    body = server.complete("why", cache=found["id"], deliberate="wait")
+    assert body["deliberate"]["latents"] == "used"
+    assert text_of(body) == after(server, DOCUMENT, "why", latents=True)
+
+
+def test_a_conversation_goes_on_from_the_cache_of_its_beginning(start):
+    server = start()
+    system = {"role": "system", "content": "a long system prompt"}
+    _, found = kept(server, messages=[system], deliberate="wait")
+    turn = {"messages": [system, {"role": "user", "content": "hi"}], "max_tokens": 4}
+    for named in ({}, {"cache": found["id"]}):
+        body = server.post("/v1/chat/completions", **turn, **named).json()
+        assert body["deliberate"]["latents"] == "used"
+        assert body["usage"]["prompt_tokens_details"]["cached_tokens"] == found["tokens"]
+    other = {"messages": [{"role": "user", "content": "hi"}], "cache": found["id"]}
+    error = server.refused("/v1/chat/completions", 400, **other)
+    assert "is not how these messages begin" in error["message"]
+
+
+def test_a_cache_that_is_deleted_is_gone(start):
+    server = start()
+    _, found = kept(server, text=DOCUMENT, deliberate="wait")
+    address = f"{ADDRESS}/{found['id']}"
+    assert server.http.delete(address).json() == {
+        "id": found["id"],
+        "object": "cache.deleted",
+        "deleted": True,
+    }
+    assert server.http.get(address).status_code == 404
+    server.refused("/v1/completions", 404, prompt="why", cache=found["id"])
+    assert server.complete(DOCUMENT)["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+
+
+def test_caches_are_there_again_after_a_restart(start, store_folder):
+    first = start()
+    _, found = kept(first, text=DOCUMENT, deliberate="wait")
+    first.stop()
+    second = start(thinker=False)
+    body = second.complete("why", cache=found["id"])
+    assert body["deliberate"]["latents"] == "used"
+    assert text_of(body) == after(first, DOCUMENT, "why", latents=True)
+
+
+def test_a_file_that_was_damaged_under_the_server_is_never_served(start, store_folder):
+    server = start(memory_bytes=0)
+    _, found = kept(server, text=DOCUMENT, deliberate="wait")
+    for path in store_folder.rglob("*.st"):
+        content = bytearray(path.read_bytes())
+        content[-4] ^= 1
+        path.write_bytes(content)
+    body = server.complete(DOCUMENT, deliberate="never")
+    assert body["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+    server.refused("/v1/completions", 404, prompt="why", cache=found["id"])
+
+
+def test_a_full_disk_costs_latents_and_no_answer(start, store_folder):
+    server = start(disk_bytes=1000)
+    body = server.complete(DOCUMENT, deliberate="wait")
+    assert body["deliberate"]["latents"] == "failed"
+    [done] = generate(
+        server.base,
+        prefill(server.base, [tokenize(server.base, DOCUMENT)]),
+        Sampling(max_tokens=8),
+    )
+    assert text_of(body) == done.text
+    error = server.refused(ADDRESS, 507, text=DOCUMENT)
+    assert "cannot be stored" in error["message"]
+    assert str(store_folder) not in error["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"text": ""},
+        {"text": "x", "messages": [{"role": "user", "content": "x"}]},
+        {"text": 5},
+        {"text": "x" * 300},
+        {"messages": []},
+        {"text": "x", "deliberate": "later"},
+    ],
+)
+def test_what_is_no_text_is_refused(server, body):
+    server.refused(ADDRESS, 400, **body)
+
+
+class TestCompare:
+    def test_the_same_tokens_are_scored_with_and_without_latents(self, server):
+        answer = "scored"
+        body = server.post("/v1/compare", prompt=DOCUMENT, answer=answer).json()
+        base = server.base
+        plain = prefill(base, [tokenize(base, DOCUMENT)])[0]
+        [thought] = augment(base, server.coprocessor, [plain])
+        ids = tokenize(base, answer, further=True)
+        for name, cache in (("without", plain), ("with", thought)):
+            for at, token in enumerate(ids):
+                tip = extend(base, cache, ids[:at]).tip  # one at a time, from the start
+                chance = base.logits(tip).log_softmax(-1)[token].item()
+                assert body["tokens"][at][name] == pytest.approx(chance, abs=1e-4)
+        text = "".join(token["text"] for token in body["tokens"])
+        assert text == base.tokenizer.decode(ids)
+        assert body["deliberate"]["latents"] == "used"
+
+    def test_a_character_of_several_tokens_comes_with_its_last(self):
+        base = load_base("nano")
+        ids = tokenize(base, "a 'é€' b", further=True).tolist()
+        found = texts(base, ids)
+        assert "".join(found) == "a 'é€' b"
+        assert "" in found
+        assert "\ufffd" not in found
+
+    def test_without_a_coprocessor_one_side_is_missing(self, start):
+        body = start(thinker=False).post("/v1/compare", prompt="x", answer="ab").json()
+        assert body["deliberate"]["latents"] == "absent"
+        assert [token["with"] for token in body["tokens"]] == [None, None]
+
+    @pytest.mark.parametrize("answer", ["", [], [999], None, "x" * 300])
+    def test_an_answer_that_is_none_is_refused(self, server, answer):
+        server.refused("/v1/compare", 400, prompt="x", answer=answer)
