@@ -162,7 +162,7 @@ def test_latents_that_fail_change_no_answer(
 
 def test_several_rows_take_up_latents_at_once(llama, make, engine, late):
     running = engine(llama, rows=6)
-    # A coprocessor switches how the base attends: not while the engine runs, or under its lock.
+    # Made before: a coprocessor that is made listens to a pass of the base, whoever's it is.
     texts = [text(seed, 6 + seed) for seed in range(4)]
     thoughts = [thought(llama, make, x, positions="after").latents for x in texts]
     together = [

@@ -76,7 +76,7 @@ class Engine:
             rows: Answers and prompts in hand at most; the others wait.
             slice_tokens: Tokens of prompts that are read between two tokens of the answers.
             lock: Held whenever the base's weights are used. Whoever else uses them meanwhile holds
-                it too, and always where a coprocessor runs: it switches how the base attends.
+                it too, and so does who makes a coprocessor: that listens to a pass of the base.
 
         Raises:
             ValueError: a number is below 1.
