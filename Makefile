@@ -35,7 +35,7 @@ check: install
 	$(BIN)/ty check
 
 bench: install
-	for claim in startup cache_io decode one_pass utilisation memory head kinds; do $(BIN)/python benchmarks/$$claim.py || exit 1; done
+	for claim in startup cache_io decode one_pass utilisation memory head kinds serve; do $(BIN)/python benchmarks/$$claim.py || exit 1; done
 
 # The embedded base, its coprocessor and its soft embedding, from the source on this machine.
 nano: install

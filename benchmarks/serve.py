@@ -95,7 +95,7 @@ def decoding(tokens: int, text: int, repeats: int) -> dict[str, list[float]]:
         SystemExit: the tokens differ.
     """
     base = load_base()
-    end, base.model.generation_config.eos_token_id = base.tokenizer.eos_token_id, -1
+    end, base.model.generation_config.eos_token_id = base.tokenizer.eos_token_id, base.vocab
     generator = torch.Generator().manual_seed(1)
     # Of one length, as transformers' would have to be too.
     texts = torch.randint(end + 1, base.vocab, (TOGETHER, text), generator=generator)

@@ -145,10 +145,11 @@ def test_log_probabilities_are_those_of_one_straight_forward(base, engine, ask):
 
 
 def test_what_is_read_is_the_cache_that_prefill_and_extend_make(base, make, engine, ask):
-    running = engine(base, slice_tokens=4)
+    running, prompts = engine(base, slice_tokens=4), begun(base, make, 70)
     busy = ask(running, Request(token_ids=text(1, 3), sampling=Sampling(max_tokens=40)))
-    for cache, ids in begun(base, make, 70):
-        expected = prefill(base, [ids])[0] if cache is None else extend(base, cache, ids)
+    for cache, ids in prompts:
+        with running.lock:
+            expected = prefill(base, [ids])[0] if cache is None else extend(base, cache, ids)
         read = running.read(ids, cache)
         one = ask(running, Request(token_ids=ids, cache=cache, keep=True)).wait()
         for made in (read, one.ticket.cache()):

@@ -161,12 +161,16 @@ def test_latents_that_fail_change_no_answer(
 
 
 def test_several_rows_take_up_latents_at_once(llama, make, engine, late):
-    running, together = engine(llama, rows=6), []
-    for seed in range(4):
-        x = text(seed, 6 + seed)
-        z = thought(llama, make, x, positions="after").latents
-        together.append((x, z, late(running, x, z, after=2, positions="after")))
-    for x, z, one in together:
-        alone = late(engine(llama), x, z, after=2, positions="after").wait()
-        assert one.wait().generation().token_ids == alone.generation().token_ids
+    running = engine(llama, rows=6)
+    # Made before: a coprocessor that is made listens to a pass of the base, whoever's it is.
+    texts = [text(seed, 6 + seed) for seed in range(4)]
+    thoughts = [thought(llama, make, x, positions="after").latents for x in texts]
+    together = [
+        late(running, x, z, after=2, positions="after")
+        for x, z in zip(texts, thoughts, strict=True)
+    ]
+    for x, z, one in zip(texts, thoughts, together, strict=True):
+        ids = one.wait().generation().token_ids
+        alone = late(running, x, z, after=2, positions="after").wait()
+        assert ids == alone.generation().token_ids
         assert one.late_after == [2]

@@ -75,7 +75,8 @@ class Engine:
             base: Reads and decodes; whatever is handed over later is on its device.
             rows: Answers and prompts in hand at most; the others wait.
             slice_tokens: Tokens of prompts that are read between two tokens of the answers.
-            lock: Held whenever the base's weights are used.
+            lock: Held whenever the base's weights are used. Whoever else uses them meanwhile holds
+                it too, and so does who makes a coprocessor: that listens to a pass of the base.
 
         Raises:
             ValueError: a number is below 1.
