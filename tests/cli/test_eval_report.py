@@ -70,6 +70,21 @@ def test_what_is_printed_and_kept_with_the_run_quotes_no_text(run, coprocessor_f
     assert "examples" not in json.loads((coprocessor_folder / "eval.json").read_text())
 
 
+def test_what_is_printed_beside_a_report_quotes_no_text_either(report):
+    outcome = report("--json")
+    assert "examples" not in json.loads(outcome.out)
+    assert "examples" in kept()["tasks"]["perplexity"]["result"][0]
+
+
+def test_a_suite_in_one_file_has_all_its_tasks(run, coprocessor_folder, held_out):
+    outcome = run(
+        "eval", coprocessor_folder, "--suite", "quick", "--data", held_out, *SMALL, *SHORT,
+        "--against", "none", "-o", "all.json",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert json.loads(Path("all.json").read_text()).keys() == {"perplexity", "problems", "cost"}
+
+
 def test_a_suite_measures_all_three_into_the_runs_own_folder(run, coprocessor_folder, held_out):
     outcome = run(
         "eval", coprocessor_folder, "--suite", "quick", "--data", held_out, *SMALL, *SHORT,
@@ -124,6 +139,32 @@ def test_other_settings_are_measured_anew(report, tasks):
     assert kept()["tasks"]["perplexity"]["settings"]["seed"] == 1
 
 
+def test_other_numbers_and_other_texts_are_measured_anew(report, tasks, held_out):
+    assert report().code == 0
+    assert report("--dtype", "bfloat16", "--resume").code == 0
+    assert tasks == ["perplexity", "perplexity"]
+    held_out.write_text(held_out.read_text() + held_out.read_text())
+    assert report("--dtype", "bfloat16", "--resume").code == 0
+    assert tasks == ["perplexity", "perplexity", "perplexity"]
+
+
+def test_going_on_with_a_whole_report_draws_it_again(report, tasks):
+    assert report().code == 0
+    Path("report", "report.html").unlink()
+    outcome = report("--resume")
+    assert "wrote report/report.html" in outcome.err
+    assert Path("report", "report.html").exists()
+    assert tasks == ["perplexity"]
+
+
+def test_a_file_of_ones_own_is_not_written_over(refused, coprocessor_folder):
+    Path("mine").mkdir()
+    Path("mine", "report.md").write_text("my notes")
+    said = refused("eval", coprocessor_folder, "-o", "mine")
+    assert "'mine/report.md' is of no report" in said
+    assert Path("mine", "report.md").read_text() == "my notes"
+
+
 def test_a_report_is_not_written_over_unless_asked(report, refused, coprocessor_folder):
     assert report().code == 0
     before = kept()
@@ -144,6 +185,10 @@ def test_bad_uses_are_one_sentence(refused, coprocessor_folder, monkeypatch):
     assert "--bench asks the benchmarks' own questions: leave out --data" in refused(
         *ask, "--bench", "piqa", "--data", "x", code=2
     )
+    said = refused(*ask, "--bench", "piqa", "--against", "zero", "--seed", "3", code=2)
+    assert "leave out --against, --seed" in said
+    said = refused(*ask, "-o", "new", "--force", "--resume", code=2)
+    assert "--force begins anew and --resume goes on" in said
     monkeypatch.setattr("deliberate.eval.report_folder.extra.find_spec", lambda name: None)
     assert "pip install 'deliberate[report]'" in refused(*ask, "-o", "report")
 

@@ -74,6 +74,8 @@ def run_bench(
     with configuring():
         benchmarks = chosen(asked.names)
     require_harness(benchmarks)
+    if force and asked.resume:
+        raise typer.BadParameter("--force begins anew and --resume goes on: leave out one")
     folder = _folder(run, output, asked.resume, force)
 
     from deliberate.eval.bench.run import bench, prepare
@@ -86,6 +88,8 @@ def run_bench(
             _tell_of_network()
         base = load()
         trained = load_coprocessor(run, base)
+        if folder is not None and not asked.resume:
+            _begin_anew(folder)
         kept = _report(folder, base, trained, run, command, asked.resume)
         began = time.monotonic()
         results = bench(
@@ -103,6 +107,7 @@ def run_bench(
     if kept is not None:
         spent = time.monotonic() - began
         kept.add(BENCH, results.settings, asdict(results), seconds=spent)
+        kept.finish()
     shown = {name: results.sets[name] for name in prepared.tasks}
     note(
         "nothing was kept: -o DIR keeps a record of every answer"
@@ -123,7 +128,7 @@ def _folder(run: str, output: Path | None, resume: bool, force: bool) -> Path | 
         typer.BadParameter: there is nothing to go on with.
     """
     from deliberate.core.checkpoint import EMBEDDED_FOLDERS
-    from deliberate.eval.bench.benchmarks import BENCHMARKS, RESULTS
+    from deliberate.eval.bench.benchmarks import RESULTS
     from deliberate.eval.results import FILE
 
     folder = output
@@ -136,15 +141,21 @@ def _folder(run: str, output: Path | None, resume: bool, force: bool) -> Path | 
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{str(folder)!r} is a file: name a folder with -o")
     there = [name for name in (RESULTS, FILE) if (folder / name).exists()]
-    if there and not resume:
-        if not force:
-            raise FileExistsError(
-                f"{str(folder)!r} holds results: go on with --resume, add --force, or name another "
-                "folder with -o"
-            )
-        for name in (RESULTS, FILE, *(f"{name}.jsonl" for name in BENCHMARKS)):
-            (folder / name).unlink(missing_ok=True)
+    if there and not resume and not force:
+        raise FileExistsError(
+            f"{str(folder)!r} holds results: go on with --resume, add --force, or name another "
+            "folder with -o"
+        )
     return folder
+
+
+def _begin_anew(folder: Path) -> None:
+    """Remove the results that are to be made again, once it is known that they can be."""
+    from deliberate.eval.bench.benchmarks import BENCHMARKS, RESULTS
+    from deliberate.eval.results import FILE
+
+    for name in (RESULTS, FILE, *(f"{name}.jsonl" for name in BENCHMARKS)):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _report(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FILES = {"perplexity": "eval.json", "problems": "problems.json", "cost": "cost.json"}
 """By task, in the folder of the run that was measured."""
 
-REPORT, PAGE = "report", "report.html"
+REPORT, PAGE, MARKDOWN = "report", "report.html", "report.md"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +54,8 @@ def place(
         FileExistsError: something is there.
         typer.BadParameter: there is nothing to go on with.
     """
+    if force and resume:
+        raise typer.BadParameter("--force begins anew and --resume goes on: leave out one")
     own = _own_folder(runs)
     if output is None and own is not None and len(tasks) > 1:
         output = own / REPORT
@@ -104,6 +106,7 @@ class Kept:
 
         new = Results.new(base, subjects, command, names=names)
         self._folder, self._results = folder, Results.read(folder, like=new) if resume else new
+        self._written = False
 
     def result(self, task: str, settings: dict[str, Any], measure: Callable[[], Any]) -> Any:
         """What a task came to, measured only if it was not.
@@ -131,7 +134,18 @@ class Kept:
             seconds: How long it took.
         """
         self._results.add(task, settings, seconds=seconds, result=found)
+        self.write()
+
+    def finish(self) -> None:
+        """See that the page is there, also where nothing was left to be measured."""
+        if not self._written:
+            self.write()
+        note(f"wrote {self._folder / PAGE}")
+
+    def write(self) -> None:
+        """Write the report as it stands."""
         self._results.write(self._folder)
+        self._written = True
 
 
 def _own_folder(runs: Sequence[str]) -> Path | None:
@@ -152,6 +166,12 @@ def _report(folder: Path, *, force: bool, resume: bool) -> Place:
         )
     require_report()
     there = (folder / FILE).exists()
+    foreign = [name for name in (PAGE, MARKDOWN) if (folder / name).exists()]
+    if foreign and not there and not force:
+        raise FileExistsError(
+            f"{str(folder / foreign[0])!r} is of no report, which has a {FILE} beside it: name "
+            "another folder with -o, or write over it with --force"
+        )
     if there and not (force or resume):
         raise FileExistsError(
             f"{str(folder)!r} holds a report: go on with --resume, add --force, or name another "

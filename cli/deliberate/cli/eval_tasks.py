@@ -68,6 +68,10 @@ _INSTEAD = {
 """Why a task has no use for texts."""
 
 
+_NOTHING_TO = {BENCH: ("against", "soft", "seed")}
+"""Options that mean something to every other task."""
+
+
 def check_options(context: typer.Context, tasks: Iterable[str]) -> None:
     """See that every option that was given means something to a task that is measured.
 
@@ -79,13 +83,22 @@ def check_options(context: typer.Context, tasks: Iterable[str]) -> None:
         typer.BadParameter: one does not.
     """
     wanted = list(tasks)
+    vain = [
+        _flag(name) for task in wanted for name in _NOTHING_TO.get(task, ()) if given(context, name)
+    ]
+    if vain:
+        raise typer.BadParameter(f"{_INSTEAD[wanted[0]]}: leave out {', '.join(vain)}")
     for owner, options in _OPTIONS.items():
-        odd = [f"--{name.replace('_', '-')}" for name in options if given(context, name)]
+        odd = [_flag(name) for name in options if given(context, name)]
         if not odd or owner in wanted:
             continue
         if owner == PERPLEXITY:
             raise typer.BadParameter(f"{_INSTEAD[wanted[0]]}: leave out {', '.join(odd)}")
         raise typer.BadParameter(f"{odd[0]} is for {_ASKS_FOR[owner]}")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def given(context: typer.Context, name: str) -> bool:
@@ -102,12 +115,15 @@ def given(context: typer.Context, name: str) -> bool:
 def as_object(found: Any, runs: Sequence[str]) -> dict[str, Any]:
     """What a task came to as one JSON object; of several runs, a list in it.
 
+    Texts that a report quotes are left out: what is printed may go anywhere.
+
     Args:
         found: Of each run in turn, or of all together.
         runs: Their names.
     """
     if isinstance(found, Mapping):
         return dict(found)
+    each = [{key: one for key, one in result.items() if key != "examples"} for result in found]
     if len(runs) == 1:
-        return dict(found[0])
-    return {"results": [{"run": run, **each} for run, each in zip(runs, found, strict=True)]}
+        return each[0]
+    return {"results": [{"run": run, **one} for run, one in zip(runs, each, strict=True)]}

@@ -5,6 +5,7 @@ options --> Texts --base, subjects--> a report each, shown alone or side by side
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deliberate.cli.eval_shown import show, show_together
@@ -46,6 +47,7 @@ class Texts:
             **asdict(self.sample),
             "against": asdict(self.against),
             "data": self.data,
+            "data_state": _state(self.data),
             "field": self.field,
             "pairs": self.pairs and asdict(self.pairs),
             "domain": self.domain,
@@ -164,6 +166,20 @@ def _pairs(said: Mapping[str, Any]) -> "PairFormat | None":
             "columns, or leave out what goes with them"
         )
     return PairFormat.of(stated)
+
+
+def _state(data: str | None) -> list[Any] | None:
+    """Which file that is and when it was changed, so that another one is measured anew."""
+    if data is None or not Path(data).exists():
+        return None
+    path = Path(data).resolve()
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    stats = [file.stat() for file in files]
+    return [
+        str(path),
+        sum(s.st_size for s in stats),
+        max((s.st_mtime_ns for s in stats), default=0),
+    ]
 
 
 def _counting(advance: Advance) -> Callable[[int, int], None]:

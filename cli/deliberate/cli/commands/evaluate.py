@@ -4,7 +4,7 @@ options --> tasks --one after another--> results --> tables, one JSON object, a 
 """
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +14,7 @@ import typer
 from deliberate.cli import bench_options, eval_options, options
 from deliberate.cli.bench import Asked, run_bench
 from deliberate.cli.eval_cost import Costs, costs_named
-from deliberate.cli.eval_kept import PAGE, Kept, Place, place, write_file
+from deliberate.cli.eval_kept import Kept, Place, place, write_file
 from deliberate.cli.eval_problems import Problems, problems_named
 from deliberate.cli.eval_subjects import compared, load_subjects
 from deliberate.cli.eval_suites import Suite, settled
@@ -34,7 +34,7 @@ from deliberate.cli.terminal import emit, note
 
 if TYPE_CHECKING:
     from deliberate.core.base import Base
-    from deliberate.core.checkpoint import Trained
+    from deliberate.eval import Subject
 
 
 def evaluate(
@@ -119,9 +119,7 @@ def evaluate(
     else:
         for task in tasks:
             task.show(results[task.name], runs, model.id)
-    if where.folder is not None:
-        note(f"wrote {where.folder / PAGE}")
-    elif where.file is None and suite:
+    if where == Place() and suite:
         note("nothing was kept: -o FOLDER writes a report")
 
 
@@ -188,20 +186,32 @@ def _measured(
         kept = Kept(where.folder, base, subjects, command=command, names=runs, resume=where.resume)
     found = {}
     for task in tasks:
-        measure = partial(_measure, task, runs, base, load)
+        subjects = load_subjects(runs, task.against, load)
+        measure = partial(task.measure, base, subjects)
         if kept is not None:
-            found[task.name] = kept.result(task.name, task.settings(), measure)
+            settings = {**task.settings(), **_surroundings(base, subjects)}
+            found[task.name] = kept.result(task.name, settings, measure)
         else:
             found[task.name] = measure()
-            if where.file is not None:
-                write_file(where.file, as_object(found[task.name], runs))
+        if where.file is not None:
+            whole = {name: as_object(each, runs) for name, each in found.items()}
+            write_file(where.file, whole if len(tasks) > 1 else whole[task.name])
+    if kept is not None:
+        kept.finish()
     return found
 
 
-def _measure(
-    task: Task, runs: Sequence[str], base: "Base", load: "Callable[[str], Trained]"
-) -> Any:
-    return task.measure(base, load_subjects(runs, task.against, load))
+def _surroundings(base: "Base", subjects: "Sequence[Subject]") -> dict[str, Any]:
+    """What else a result depends on, besides the base and the runs."""
+    return {
+        "dtype": str(base.model.dtype).removeprefix("torch."),
+        "device": str(base.device),
+        "baseline_fingerprints": {
+            name: trained.fingerprint
+            for subject in subjects
+            for name, trained in subject.baselines.items()
+        },
+    }
 
 
 def _load_base(run: str, base: str | None, device: str, dtype: options.Dtype | None) -> "Base":
