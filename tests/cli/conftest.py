@@ -60,12 +60,10 @@ def refused(run: Run) -> Callable[..., str]:
 
 
 @pytest.fixture
-def coprocessor_folder(
-    offline: None, llama_folder: Path, tmp_path: Path, make: Callable[..., Coprocessor]
-) -> Path:
-    """A tiny coprocessor for the tiny Llama, as files."""
+def coprocessor_folder(offline: None, llama_folder: Path, make: Callable[..., Coprocessor]) -> Path:
+    """A tiny coprocessor for the tiny Llama, as files; by a name that fits a narrow terminal."""
     base = load_base(str(llama_folder))
-    folder = tmp_path / "coprocessor"
+    folder = Path("coprocessor")
     save_coprocessor(make(base, "warm"), folder, base=base)
     return folder
 
