@@ -8,8 +8,8 @@ import typer
 Data = Annotated[
     str | None,
     typer.Option(
-        help="Held-out texts: a text, JSONL or Parquet file, a folder, `stdlib`, `installed` or a "
-        "dataset's Hub id.",
+        help="Held-out texts: a text, JSONL or Parquet file, a folder, `stdlib`, `installed`, "
+        "`problems` or a dataset's Hub id.",
         show_default="what the run held out",
     ),
 ]
