@@ -11,7 +11,7 @@ checkpoint; until the rate begins to fall, also for another number of steps. Mea
 import argparse
 import json
 import time
-from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,11 @@ from nano_corpus import (
     texts_of,
     train_tokenizer,
 )
+from nano_measures import MEASURED, loss_of, losses, solved
 from nano_muon import Muon
-from torch import Tensor
-from torch.nn import functional
 from torch.optim import AdamW, Optimizer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from deliberate.core.base import Base
-from deliberate.eval.problem_set import ProblemSet
-from deliberate.eval.solve import solve
 from deliberate.train.precision import rate_of
 
 SEED = 17
@@ -57,15 +53,12 @@ problem."""
 KEEP_EVERY = 100
 """Steps between checkpoints."""
 
-MEASURED = 64
-"""Rows of each part that a loss is measured on."""
-
 READ = 0.95
 """Of what a part's share of the steps has room for: so that every row is read, few of them twice.
 The made problems are fewer and come around again."""
 
-ASKED_EACH = 100
-"""Held-out problems of each family and number of steps."""
+WATCHED = 10
+"""Problems of each family and number of steps that are asked at each checkpoint."""
 
 
 def main() -> None:
@@ -76,7 +69,12 @@ def main() -> None:
     torch.manual_seed(SEED)
     model = LlamaForCausalLM(shape(tokenizer))
     mixture = Mixture(rows=corpus["train"], weights=options.mixture, seed=SEED)
-    train(model, mixture, options)
+    train(
+        model,
+        mixture,
+        options,
+        watch=lambda: solved(model, tokenizer, count=WATCHED, seed=1)["all"],
+    )
     said = {
         "mixture": options.mixture,
         "tokens_read": options.steps * BATCH * POSITIONS,
@@ -175,17 +173,21 @@ def rate_at(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / WARMUP, (steps - step) / (FALL * steps))
 
 
-def loss_of(model: LlamaForCausalLM, rows: Tensor, *, asked: float) -> Tensor:
-    """The mean loss of rows of `pack_asked`, a question's tokens counted `asked` times."""
-    token_ids = torch.where(rows < 0, ~rows, rows).long()
-    logits = model(input_ids=token_ids).logits[:, :-1].flatten(0, 1)
-    losses = functional.cross_entropy(logits, token_ids[:, 1:].flatten(), reduction="none")
-    counts = torch.where(rows[:, 1:].flatten() < 0, asked, 1.0)
-    return (losses * counts).sum() / counts.sum()
+def train(
+    model: LlamaForCausalLM,
+    mixture: Mixture,
+    options: argparse.Namespace,
+    *,
+    watch: Callable[[], Any] = lambda: None,
+) -> None:
+    """Pretrain, from the last checkpoint in the work folder on.
 
-
-def train(model: LlamaForCausalLM, mixture: Mixture, options: argparse.Namespace) -> None:
-    """Pretrain, from the last checkpoint in the work folder on."""
+    Args:
+        model: What learns.
+        mixture: What it reads.
+        options: From the command line.
+        watch: Says at each checkpoint what is worth to be told then.
+    """
     steppers = optimizers(model, options.learning_rate)
     kept = options.work / "checkpoint.pt"
     first = _resumed(model, steppers, kept)
@@ -199,54 +201,22 @@ def train(model: LlamaForCausalLM, mixture: Mixture, options: argparse.Namespace
             loss = loss_of(run, rows, asked=ASKED)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for stepper in steppers:
-            for group in stepper.param_groups:
-                group["lr"] = options.learning_rate * rate_at(step, options.steps)
-            stepper.step()
-            stepper.zero_grad()
+        _move(steppers, options.learning_rate * rate_at(step, options.steps))
         if (step + 1) % 20 == 0:
             took, since = time.perf_counter() - since, time.perf_counter()
             said = {"step": step + 1, "loss": round(loss.item(), 4), "seconds": round(took, 1)}
             print(json.dumps(said), flush=True)  # noqa: T201
         if (step + 1) % KEEP_EVERY == 0 or step + 1 == options.steps:
             _keep(model, steppers, step + 1, kept)
+            print(json.dumps({"step": step + 1, "watched": watch()}), flush=True)  # noqa: T201
 
 
-@torch.no_grad()
-def losses(
-    model: LlamaForCausalLM, corpus: dict[str, Any], mixture: Mixture
-) -> dict[str, dict[str, float]]:
-    """On rows that were read and on rows that were held out, by part and of the mixture."""
-    found: dict[str, dict[str, float]] = {}
-    whole = sum(mixture.weights.values())
-    for split, parts in (("train", mixture.rows), ("validation", corpus["validation"])):
-        each = {}
-        for part, rows in parts.items():
-            some = rows[:MEASURED].split(1)
-            each[part] = sum(loss_of(model, row, asked=1.0).item() for row in some) / len(some)
-        share = {part: loss * mixture.weights[part] / whole for part, loss in each.items()}
-        found[split] = {**each, "mixture": sum(share.values())}
-    found["gap_percent"] = {
-        part: 100 * (found["validation"][part] / loss - 1) for part, loss in found["train"].items()
-    }
-    return found
-
-
-def solved(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
-) -> dict[str, dict[str, float]]:
-    """Percent of held-out problems that are answered at once, by family and number of steps."""
-    asked = ProblemSet(count=ASKED_EACH).problems()
-    base = Base(model=model, tokenizer=tokenizer, id="nano")
-    right = solve(base, {}, asked, batch=64)["base"]
-    cells: dict[tuple[str, str], list[bool]] = defaultdict(list)
-    for problem, each in zip(asked, right, strict=True):
-        for cell in ((problem.family, str(problem.steps)), (problem.family, "all"), ("all", "all")):
-            cells[cell].append(each)
-    found: dict[str, dict[str, float]] = defaultdict(dict)
-    for (family, steps), each in cells.items():
-        found[family][steps] = round(100 * sum(each) / len(each), 1)
-    return found
+def _move(steppers: list[Optimizer], rate: float) -> None:
+    for stepper in steppers:
+        for group in stepper.param_groups:
+            group["lr"] = rate
+        stepper.step()
+        stepper.zero_grad()
 
 
 def _weights(said: str) -> dict[str, float]:
