@@ -4,8 +4,8 @@
 
 The Python is the source found on this machine, so another machine makes a sister and not a twin;
 `corpus.json` beside the model says what was read and how often. Stopped, it goes on from its last
-checkpoint; until the rate begins to fall, also for another number of steps. Measured runs:
-`docs/log.md`.
+checkpoint; before the rate begins to fall, half-way, also for another number of steps. Measured
+runs: `docs/log.md`.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from deliberate.train.precision import rate_of
 
 SEED = 17
-BATCH = 16
+BATCH = 8
 """Rows of 1,024 tokens in a step."""
 
 SHORT = 256
@@ -50,7 +50,7 @@ ASKED = 0.1
 """What a token of a made question counts in the loss: it is drawn by chance, and most of a
 problem."""
 
-KEEP_EVERY = 100
+KEEP_EVERY = 200
 """Steps between checkpoints."""
 
 READ = 0.95
@@ -96,7 +96,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder for the model")
     parser.add_argument("--work", type=Path, required=True, help="folder for rows and checkpoints")
     parser.add_argument("--mixture", type=_weights, default="stdlib=1,packages=3,problems=6")
-    parser.add_argument("--steps", type=int, default=1600, help="steps of 16 x 1,024 tokens")
+    parser.add_argument("--steps", type=int, default=2200, help="steps of 8 x 1,024 tokens")
     parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile: needs a C++ compiler"
@@ -143,7 +143,7 @@ def shape(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
-        num_hidden_layers=8,
+        num_hidden_layers=5,
         intermediate_size=384,
         num_attention_heads=4,
         num_key_value_heads=2,

@@ -2,8 +2,9 @@
 
     stdlib | packages | problems --BPE--> rows of tokens, questions marked --shares--> batches
 
-Python that no package may show to both sides is held out by file: `python_source.py` says how for
-the standard library, and of the packages one file in twenty, by a hash of its name.
+Each part has held-out texts of its own kind, so that a gap between losses is not one between kinds
+of text: standard modules and made problems as `deliberate.core.texts` holds them out, and of the
+installed packages one file in twenty, by a hash of its name.
 """
 
 import hashlib

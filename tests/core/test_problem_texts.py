@@ -1,6 +1,7 @@
 """The source `problems`: held apart line by line, in two forms, and mixed like any other."""
 
 import re
+from collections import Counter
 
 import pytest
 
@@ -56,14 +57,20 @@ def test_a_text_is_worked_out_or_answered_at_once_throughout():
             assert all(QUESTION.match(line)[0] != line for line in lines)  # an answer is behind it
 
 
-def test_each_family_is_as_frequent_as_any_other():
+def test_families_are_as_frequent_as_one_another_and_short_problems_more_than_long_ones():
     found = dict.fromkeys(FAMILIES, 0)
+    steps = Counter()
     for name, text in made.problem_texts("train").items():
         if name.startswith("answered/"):
             for question in questions(text):
                 (family,) = (f for f, form in FAMILY.items() if re.fullmatch(form, question))
                 found[family] += 1
+                if family == "sorting":
+                    steps[question.count(" ") - 1] += 1
     assert max(found.values()) < 1.2 * min(found.values())
+    assert sorted(steps) == list(made.STEPS)
+    for number in made.STEPS:
+        assert 0.7 * steps[1] / number < steps[number] < 1.4 * steps[1] / number
 
 
 def test_the_texts_are_the_same_each_time_and_fewer_are_the_first_of_more(monkeypatch):

@@ -20,7 +20,8 @@ MOST_IN_TEXT = 8
 """A text has from one to this many problems."""
 
 STEPS = range(1, 7)
-"""Numbers of steps that a problem may have, each as often."""
+"""Numbers of steps that a problem may have: two are half as frequent as one, three a third, since
+what is long is learned from what is short, and takes more tokens."""
 
 WORKED = 8
 """One text in this many is worked out."""
@@ -43,13 +44,14 @@ def problem_texts(split: str) -> dict[str, str]:
 
 def _texts(split: str) -> Iterator[tuple[str, str]]:
     """Texts and their names, without end."""
-    kinds = [problems(family, steps=steps, split=split) for family in FAMILIES for steps in STEPS]
+    kinds = [problems(family, steps=steps, split=split) for steps in STEPS for family in FAMILIES]
+    weights = [1 / steps for steps in STEPS for _ in FAMILIES]
     draw = Random(f"texts {split}")
     for number in count():
         worked = number % WORKED == 0
         text = ""
         for _ in range(draw.randint(1, MOST_IN_TEXT)):
-            kind = draw.choice(kinds)
+            [kind] = draw.choices(kinds, weights)
             if worked:
                 text += next(each for each in kind if split != "train" or not _tells(each)).worked
             else:
