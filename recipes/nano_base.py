@@ -1,160 +1,256 @@
 """Train `nano`, the small base model that ships inside the package: `make nano` runs this.
 
-    installed Python source --> byte-level BPE --> Llama of 1.2 M parameters
+    Python source, made problems --byte-level BPE, rows--> Llama of 1.2 M parameters
 
-The corpus is the source found on this machine, so another machine makes a sister and not
-a twin; `corpus.json` beside the model says what was read. Measured runs: `docs/log.md`.
+The Python is the source found on this machine, so another machine makes a sister and not a twin;
+`corpus.json` beside the model says what was read and how often. Stopped, it goes on from its last
+checkpoint; before the rate begins to fall, half-way, also for another number of steps. Measured
+runs: `docs/log.md`.
 """
 
 import argparse
 import json
-from collections import Counter
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from datasets import Dataset
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-    Trainer,
-    TrainingArguments,
-    set_seed,
+from nano_corpus import (
+    PARTS,
+    POSITIONS,
+    Mixture,
+    characters,
+    pack_asked,
+    texts_of,
+    train_tokenizer,
 )
-from transformers.trainer_utils import get_last_checkpoint
+from nano_measures import MEASURED, loss_of, losses, solved
+from nano_muon import Muon
+from torch.optim import AdamW, Optimizer
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from deliberate.core.packing import pack
-from deliberate.core.texts import documents
+from deliberate.train.precision import rate_of
 
 SEED = 17
-VOCABULARY = 2048
-POSITIONS = 1024
-END = "<|endoftext|>"
+BATCH = 8
+"""Rows of 1,024 tokens in a step."""
 
-# Words with their leading space, single digits, punctuation, line ends with the blanks
-# before them, and runs of blanks (indentation) that leave the last one to the next word.
-PIECES = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|[ \t]*[\r\n]+|\s+(?!\S)|\s+"
+SHORT = 256
+"""Tokens that see one another, but for the last steps: attention then costs half as much."""
+
+LONG_SHARE = 0.2
+"""Of the steps, at the end, whose rows are whole."""
+
+WARMUP = 50
+FALL = 0.5
+"""Of the steps, at the end, over which the rate falls to nothing."""
+
+ASKED = 0.1
+"""What a token of a made question counts in the loss: it is drawn by chance, and most of a
+problem."""
+
+KEEP_EVERY = 200
+"""Steps between checkpoints."""
+
+READ = 0.95
+"""Of what a part's share of the steps has room for: so that every row is read, few of them twice.
+The made problems are fewer and come around again."""
+
+WATCHED = 10
+"""Problems of each family and number of steps that are asked at each checkpoint."""
 
 
 def main() -> None:
     """Train the tokenizer and the model, and write them to the output folder."""
+    options = parsed()
+    options.work.mkdir(parents=True, exist_ok=True)
+    tokenizer, corpus = prepared(options)
+    torch.manual_seed(SEED)
+    model = LlamaForCausalLM(shape(tokenizer))
+    mixture = Mixture(rows=corpus["train"], weights=options.mixture, seed=SEED)
+    train(
+        model,
+        mixture,
+        options,
+        watch=lambda: solved(model, tokenizer, count=WATCHED, seed=1)["all"],
+    )
+    said = {
+        "mixture": options.mixture,
+        "tokens_read": options.steps * BATCH * POSITIONS,
+        "tokens_there": {part: rows.numel() for part, rows in corpus["train"].items()},
+        "losses": losses(model, corpus, mixture),
+        "percent_solved": solved(model, tokenizer),
+        "characters": corpus["characters"],
+    }
+    print(json.dumps({**said, "characters": {}}, indent=1))  # noqa: T201
+    model.config.use_cache = True
+    model.to(torch.bfloat16).save_pretrained(options.output)
+    tokenizer.save_pretrained(options.output)
+    (options.output / "corpus.json").write_text(json.dumps(said, indent=1) + "\n")
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="folder for the model")
-    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints")
-    parser.add_argument("--source", default="installed", help="corpus, as in a recipe's data.train")
-    parser.add_argument(
-        "--steps", type=int, default=1600, help="optimizer steps of 16 x 1,024 tokens"
-    )
+    parser.add_argument("--work", type=Path, required=True, help="folder for rows and checkpoints")
+    parser.add_argument("--mixture", type=_weights, default="stdlib=1,packages=3,problems=6")
+    parser.add_argument("--steps", type=int, default=2200, help="steps of 8 x 1,024 tokens")
+    parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile: needs a C++ compiler"
     )
-    options = parser.parse_args()
-
-    texts = documents(options.source, split="train").shuffle(seed=SEED)
-    tokenizer = train_tokenizer(texts)
-    tokenizer.save_pretrained(options.output)
-    model = train_model(texts, tokenizer, options)
-    model.config.use_cache = True  # the trainer turned it off
-    model.to(torch.bfloat16).save_pretrained(options.output)
-    sizes = Counter()
-    for name, text in zip(texts["name"], texts["text"], strict=True):
-        sizes["/".join(name.split("/")[:2]) if name.startswith("site-") else "stdlib"] += len(text)
-    (options.output / "corpus.json").write_text(json.dumps(dict(sizes.most_common()), indent=1))
+    return parser.parse_args()
 
 
-def train_tokenizer(texts: Dataset) -> PreTrainedTokenizerFast:
-    """A byte-level BPE over `texts`; every text begins with the end-of-text token."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=[END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(
-        (row["text"] for row in texts.select(range(min(2500, len(texts))))), trainer
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{END} $A", special_tokens=[(END, tokenizer.token_to_id(END))]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=END,
-        eos_token=END,
-        pad_token=END,
-        model_max_length=POSITIONS,
-        clean_up_tokenization_spaces=False,
+def prepared(options: argparse.Namespace) -> tuple[PreTrainedTokenizerFast, dict[str, Any]]:
+    """The tokenizer, and the rows of each part; from the work folder where it has them."""
+    kept = options.work / "corpus.pt"
+    if kept.exists():
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(options.work)
+        return tokenizer, torch.load(kept)
+    texts = {part: texts_of(part, "train").shuffle(seed=SEED) for part in PARTS}
+    sizes = {"stdlib": 300, "packages": 1200, "problems": 12_000}
+    some = [text for part, size in sizes.items() for text in texts[part][:size]["text"]]
+    tokenizer = train_tokenizer(some)
+    whole = sum(options.mixture.values())
+    need = {
+        part: int(READ * options.steps * BATCH * POSITIONS * weight / whole)
+        for part, weight in options.mixture.items()
+    }
+    corpus = {
+        "train": {
+            part: pack_asked(texts[part], tokenizer, most=most) for part, most in need.items()
+        },
+        "validation": {
+            part: pack_asked(
+                texts_of(part, "validation").shuffle(seed=SEED),
+                tokenizer,
+                most=MEASURED * POSITIONS,
+            )
+            for part in need
+        },
+        "characters": {part: characters(texts[part]) for part in need},
+    }
+    tokenizer.save_pretrained(options.work)
+    torch.save(corpus, kept)
+    return tokenizer, corpus
+
+
+def shape(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    """The model's configuration."""
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        num_hidden_layers=5,
+        intermediate_size=384,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=POSITIONS,
+        tie_word_embeddings=True,
+        use_cache=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
 
 
-def train_model(
-    texts: Dataset, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace
-) -> LlamaForCausalLM:
-    """Pretrain on packed texts; goes on from the last checkpoint in the work folder."""
-    set_seed(SEED)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=128,
-            num_hidden_layers=5,
-            intermediate_size=384,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=POSITIONS,
-            tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-    rows = pack(texts, tokenizer, length=POSITIONS).rename_column("token_ids", "input_ids")
-    held_out = documents(options.source, split="validation")
-    held_out = pack(held_out, tokenizer, length=POSITIONS).rename_column("token_ids", "input_ids")
-    trainer = Trainer(
-        model=model,
-        args=TrainingArguments(
-            output_dir=str(options.work),
-            max_steps=options.steps,
-            per_device_train_batch_size=16,
-            learning_rate=3e-3,
-            warmup_steps=100,
-            lr_scheduler_type="cosine_with_min_lr",
-            lr_scheduler_kwargs={"min_lr_rate": 0.02},
-            weight_decay=0.1,
-            adam_beta2=0.98,
-            bf16=True,
-            use_cpu=not torch.cuda.is_available(),
-            torch_compile=options.compile,
-            logging_steps=50,
-            eval_strategy="steps",
-            eval_steps=400,
-            per_device_eval_batch_size=16,
-            save_steps=200,
-            save_total_limit=2,
-            seed=SEED,
-            report_to="none",
-        ),
-        train_dataset=rows,
-        eval_dataset=held_out,
-        data_collator=collate,
-    )
-    trainer.train(
-        resume_from_checkpoint=get_last_checkpoint(options.work) if options.work.exists() else None
-    )
-    print(trainer.evaluate())  # noqa: T201
-    return model
+def optimizers(model: LlamaForCausalLM, rate: float) -> list[Optimizer]:
+    """Muon for the layers' matrices, AdamW for embeddings and norms."""
+    matrices = [each for each in model.model.layers.parameters() if each.ndim == 2]
+    norms = [each for each in model.parameters() if each.ndim < 2]
+    embeddings = [model.get_input_embeddings().weight]
+    groups = [{"params": embeddings}, {"params": norms, "weight_decay": 0.0}]
+    return [
+        Muon(matrices, lr=rate),
+        AdamW(groups, lr=rate, betas=(0.9, 0.98), weight_decay=0.01),
+    ]
 
 
-def collate(rows: list[dict]) -> dict[str, torch.Tensor]:
-    """Packed rows as a batch whose labels are the tokens themselves."""
-    token_ids = torch.tensor([row["input_ids"] for row in rows])
-    return {"input_ids": token_ids, "labels": token_ids}
+def rate_at(step: int, steps: int) -> float:
+    """The share of the peak rate: a rise, a plateau and a straight fall."""
+    return min(1.0, (step + 1) / WARMUP, (steps - step) / (FALL * steps))
+
+
+def train(
+    model: LlamaForCausalLM,
+    mixture: Mixture,
+    options: argparse.Namespace,
+    *,
+    watch: Callable[[], Any] = lambda: None,
+) -> None:
+    """Pretrain, from the last checkpoint in the work folder on.
+
+    Args:
+        model: What learns.
+        mixture: What it reads.
+        options: From the command line.
+        watch: Says at each checkpoint what is worth to be told then.
+    """
+    steppers = optimizers(model, options.learning_rate)
+    kept = options.work / "checkpoint.pt"
+    first = _resumed(model, steppers, kept)
+    run = torch.compile(model) if options.compile else model
+    faster = rate_of(model.device, "bfloat16") > rate_of(model.device, "float32")
+    since = time.perf_counter()
+    for step in range(first, options.steps):
+        long = step >= (1 - LONG_SHARE) * options.steps
+        rows = mixture.batch(step * BATCH, BATCH).view(-1, POSITIONS if long else SHORT)
+        with torch.autocast("cpu", torch.bfloat16, enabled=faster):
+            loss = loss_of(run, rows, asked=ASKED)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        _move(steppers, options.learning_rate * rate_at(step, options.steps))
+        if (step + 1) % 20 == 0:
+            took, since = time.perf_counter() - since, time.perf_counter()
+            said = {"step": step + 1, "loss": round(loss.item(), 4), "seconds": round(took, 1)}
+            print(json.dumps(said), flush=True)  # noqa: T201
+        if (step + 1) % KEEP_EVERY == 0 or step + 1 == options.steps:
+            _keep(model, steppers, step + 1, kept)
+            print(json.dumps({"step": step + 1, "watched": watch()}), flush=True)  # noqa: T201
+
+
+def _move(steppers: list[Optimizer], rate: float) -> None:
+    for stepper in steppers:
+        for group in stepper.param_groups:
+            group["lr"] = rate
+        stepper.step()
+        stepper.zero_grad()
+
+
+def _weights(said: str) -> dict[str, float]:
+    """Of each part, from `stdlib=1,packages=3`.
+
+    Raises:
+        argparse.ArgumentTypeError: a part is not known.
+    """
+    found = dict(each.split("=") for each in said.split(","))
+    if odd := found.keys() - set(PARTS):
+        raise argparse.ArgumentTypeError(f"no part {min(odd)!r}: known are {', '.join(PARTS)}")
+    return {name: float(weight) for name, weight in found.items()}
+
+
+def _resumed(model: LlamaForCausalLM, steppers: list[Optimizer], kept: Path) -> int:
+    """Take up a checkpoint; the step to go on with."""
+    if not kept.exists():
+        return 0
+    state = torch.load(kept)
+    model.load_state_dict(state["model"])
+    for stepper, each in zip(steppers, state["steppers"], strict=True):
+        stepper.load_state_dict(each)
+    return state["step"]
+
+
+def _keep(model: LlamaForCausalLM, steppers: list[Optimizer], step: int, kept: Path) -> None:
+    state = {
+        "model": model.state_dict(),
+        "steppers": [each.state_dict() for each in steppers],
+        "step": step,
+    }
+    new = kept.with_suffix(".new")
+    torch.save(state, new)
+    new.replace(kept)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from deliberate.cli.eval_suites import Suite
 Data = Annotated[
     str | None,
     typer.Option(
-        help="Held-out texts: a text, JSONL or Parquet file, a folder, `stdlib`, `installed` or a "
-        "dataset's Hub id.",
+        help="Held-out texts: a text, JSONL or Parquet file, a folder, `stdlib`, `installed`, "
+        "`problems` or a dataset's Hub id.",
         show_default="what the run held out",
     ),
 ]

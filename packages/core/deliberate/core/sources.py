@@ -1,6 +1,6 @@
 """Where texts come from, whole or as a stream.
 
-    `stdlib`, `installed` | file | folder | Hub id --Source--> rows, one of whose fields is the text
+    `stdlib`, … | file | folder | Hub id --Source--> rows, one of whose fields is the text
 
 The Hub is asked only for what is named like one of its datasets and is not here.
 """
@@ -19,13 +19,14 @@ from datasets import config as datasets_config
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError, DatasetsError
 
 from deliberate.core.errors import TextError
+from deliberate.core.problem_texts import problem_texts
 from deliberate.core.python_source import installed_texts, stdlib_texts
 
 # Otherwise each reading of a file here is counted on a server of the Hub's.
 datasets_config.HF_UPDATE_DOWNLOAD_COUNTS = False
 
-EMBEDDED = {"stdlib": stdlib_texts, "installed": installed_texts}
-"""Sources that are found on the machine rather than named by a path."""
+EMBEDDED = {"stdlib": stdlib_texts, "installed": installed_texts, "problems": problem_texts}
+"""Sources that are found or made on the machine rather than named by a path."""
 
 TABLES = {".jsonl": "json", ".parquet": "parquet"}
 """Files of rows, by suffix, and the reader of `datasets` for them; `.gz` may follow."""
@@ -39,8 +40,8 @@ class Source:
     """Texts from one place, and how often they come up among those from others."""
 
     path: str
-    """`stdlib`, `installed`, a text file, a JSONL or Parquet file, a folder of either, or the id of
-    a dataset on the Hub."""
+    """`stdlib`, `installed`, `problems`, a text file, a JSONL or Parquet file, a folder of either,
+    or the id of a dataset on the Hub."""
 
     weight: float = 1.0
     """Its share of the rows, relative to the weights of the others."""

@@ -40,12 +40,12 @@ class DataSection:
     """The texts."""
 
     train: str | tuple[Source, ...] = "stdlib"
-    """`stdlib`, `installed`, a text file, a JSONL or Parquet file, a folder of either, or the id of
-    a dataset on the Hub; or several, each with `path` and what else a `Source` has."""
+    """`stdlib`, `installed`, `problems`, a text file, a JSONL or Parquet file, a folder of either,
+    or the id of a dataset on the Hub; or several, each with `path` and what else a `Source` has."""
 
     validation: str | tuple[Source, ...] | None = None
-    """Likewise. None: the held-out modules of `stdlib` and `installed`, or a twentieth of the
-    training texts."""
+    """Likewise. None: the held-out modules of `stdlib` and `installed`, the held-out `problems`, or
+    a twentieth of the training texts."""
 
     field: str = "text"
     """The key or column of the text in files of rows."""

@@ -1,0 +1,65 @@
+"""Made problems as texts to learn from, beside others: the source `problems`.
+
+    split --problems--> a few problems a text, answered at once | worked out --> texts by name
+
+Of eight texts seven answer each question at once, and one works each out step by step. So behind a
+text's first question its answer is far more likely than its work, even where a base is in doubt
+between several answers: asked a question and nothing else, it answers.
+"""
+
+from collections.abc import Iterator
+from itertools import count, islice
+from random import Random
+
+from deliberate.core.problems import FAMILIES, Problem, is_validation, problems
+
+TEXTS = {"train": 40_000, "validation": 400}
+"""Texts of each split."""
+
+MOST_IN_TEXT = 8
+"""A text has from one to this many problems."""
+
+STEPS = range(1, 7)
+"""Numbers of steps that a problem may have: two are half as frequent as one, three a third, since
+what is long is learned from what is short, and takes more tokens."""
+
+WORKED = 8
+"""One text in this many is worked out."""
+
+
+def problem_texts(split: str) -> dict[str, str]:
+    """Texts of a few problems each, the same ones every time.
+
+    Args:
+        split: `train` or `validation`. No question of `validation` stands in a text of `train`, not
+            even as a line of another's work.
+
+    Raises:
+        ValueError: no such split.
+    """
+    if split not in TEXTS:
+        raise ValueError(f"split must be 'train' or 'validation', got {split!r}")
+    return dict(islice(_texts(split), TEXTS[split]))
+
+
+def _texts(split: str) -> Iterator[tuple[str, str]]:
+    """Texts and their names, without end."""
+    kinds = [problems(family, steps=steps, split=split) for steps in STEPS for family in FAMILIES]
+    weights = [1 / steps for steps in STEPS for _ in FAMILIES]
+    draw = Random(f"texts {split}")
+    for number in count():
+        worked = number % WORKED == 0
+        text = ""
+        for _ in range(draw.randint(1, MOST_IN_TEXT)):
+            [kind] = draw.choices(kinds, weights)
+            if worked:
+                text += next(each for each in kind if split != "train" or not _tells(each)).worked
+            else:
+                text += next(kind).pair
+        yield f"{'worked' if worked else 'answered'}/{number:05d}", text
+
+
+def _tells(problem: Problem) -> bool:
+    """Whether a line of the work, such as `7 + 5 = 12`, is a held-out question and its answer."""
+    sums = [line for line in problem.work if line[0].isdigit() and "=" in line]
+    return any(is_validation(f"{line.partition('=')[0]}=") for line in sums)

@@ -1,0 +1,128 @@
+"""The recipe of `nano`'s base: its optimizer, its loss, and that a stopped run goes on."""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    sys.path.insert(0, str(RECIPES))
+    try:
+        yield importlib.import_module("nano_base")
+    finally:
+        sys.path.remove(str(RECIPES))
+
+
+@pytest.fixture
+def tiny():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=40,
+        hidden_size=16,
+        num_hidden_layers=2,
+        intermediate_size=24,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        tie_word_embeddings=True,
+        use_cache=False,
+    )
+    return lambda: LlamaForCausalLM(config)
+
+
+@pytest.mark.parametrize("shape", [(12, 30), (30, 12), (16, 16)])
+def test_a_step_s_singular_vectors_are_the_gradient_s_and_its_values_near_one(recipe, shape):
+    generator = torch.Generator().manual_seed(1)
+    given = torch.randn(3, *shape, generator=generator)
+    made = sys.modules["nano_muon"].orthogonal(given)
+    left, _, right = torch.linalg.svd(given, full_matrices=False)
+    values = left.mT @ made @ right.mT
+    diagonal = values.diagonal(dim1=1, dim2=2)
+    assert ((diagonal > 0.6) & (diagonal < 1.25)).all()
+    assert (values - torch.diag_embed(diagonal)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("shape", [(12, 30), (30, 12)])
+def test_muon_is_torch_s_but_for_its_bfloat16(recipe, shape):
+    generator = torch.Generator().manual_seed(2)
+    first = torch.randn(shape, generator=generator)
+    ours, theirs = torch.nn.Parameter(first.clone()), torch.nn.Parameter(first.clone())
+    steppers = [
+        recipe.Muon([ours], lr=0.01),
+        torch.optim.Muon([theirs], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+    ]
+    for _ in range(3):
+        gradient = torch.randn(shape, generator=generator)
+        for matrix, stepper in zip((ours, theirs), steppers, strict=True):
+            matrix.grad = gradient.clone()
+            stepper.step()
+    moved = (theirs - first).norm()
+    assert (ours - theirs).norm() < 0.02 * moved
+
+
+def test_tokens_of_questions_count_as_little_as_is_said(recipe, tiny):
+    model = tiny()
+    rows = torch.tensor([[1, ~2, ~3, 4, 5], [6, 7, ~8, ~9, 10]], dtype=torch.int32)
+    token_ids = torch.where(rows < 0, ~rows, rows).long()
+    logs = model(input_ids=token_ids).logits.log_softmax(-1)
+    said = [[0.1, 0.1, 1, 1], [1, 0.1, 0.1, 1]]
+    total = sum(
+        -weight * logs[row, place, token_ids[row, place + 1]]
+        for row, weights in enumerate(said)
+        for place, weight in enumerate(weights)
+    )
+    assert recipe.loss_of(model, rows, asked=0.1).item() == pytest.approx(total.item() / 4.4)
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(recipe, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe, "KEEP_EVERY", 2)
+    monkeypatch.setattr(recipe, "BATCH", 2)
+    monkeypatch.setattr(recipe, "POSITIONS", 32)
+    monkeypatch.setattr(recipe, "SHORT", 16)
+    rows = torch.randint(40, (30, 32), generator=torch.Generator().manual_seed(3)).int()
+    weights = {"stdlib": 1.0, "problems": 2.0}
+
+    class Mixture(recipe.Mixture):
+        def batch(self, first, size):
+            if first == stop * size:
+                raise KeyboardInterrupt
+            return super().batch(first, size)
+
+    found = []
+    for name, stops in (("whole", [None]), ("parts", [3, 6, None])):
+        options = argparse.Namespace(
+            work=tmp_path / name, steps=8, learning_rate=0.01, compile=False
+        )
+        options.work.mkdir()
+        for stop in stops:
+            stop = -1 if stop is None else stop
+            torch.manual_seed(4)
+            model = tiny()
+            mixture = Mixture(rows={"stdlib": rows, "problems": rows}, weights=weights, seed=5)
+            if stop < 0:
+                recipe.train(model, mixture, options)
+            else:
+                with pytest.raises(KeyboardInterrupt):
+                    recipe.train(model, mixture, options)
+        found.append(torch.cat([each.flatten() for each in model.parameters()]))
+    assert torch.equal(*found)
+
+
+def test_the_rate_rises_stays_and_falls_to_nothing(recipe):
+    rates = [recipe.rate_at(step, 1000) for step in range(1000)]
+    assert rates[0] == pytest.approx(1 / recipe.WARMUP)
+    assert rates[recipe.WARMUP] == rates[int(1000 * (1 - recipe.FALL))] == 1
+    assert rates[-1] < 0.01
+
+
+def test_a_part_that_there_is_not_is_refused(recipe):
+    assert recipe._weights("stdlib=1,problems=2.5") == {"stdlib": 1.0, "problems": 2.5}
+    with pytest.raises(argparse.ArgumentTypeError, match="no part 'riddles': known are stdlib"):
+        recipe._weights("stdlib=1,riddles=2")
