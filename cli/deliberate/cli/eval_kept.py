@@ -3,7 +3,9 @@
 -o NAME.json --> one file;  -o FOLDER --> a report, task by task;  neither --> RUN/eval.json
 """
 
+import errno
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -66,9 +68,21 @@ def place(
     if output is None:
         file = own / FILES[tasks[0]] if own is not None and len(tasks) == 1 else None
         return Place(file=file)
+    check_writable(output.parent)
     if output.exists() and not force:
         raise FileExistsError(f"{str(output)!r} exists: add --force, or name another file with -o")
     return Place(file=output)
+
+
+def check_writable(path: Path) -> None:
+    """See that something can be written there, before hours are spent on it.
+
+    Raises:
+        PermissionError: it cannot.
+    """
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not os.access(there, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def write_file(path: Path, result: dict[str, Any]) -> None:
@@ -115,13 +129,23 @@ class Kept:
             task: Its name.
             settings: What has to be the same.
             measure: Gives plain values.
+
+        Raises:
+            KeyboardInterrupt: as it came, once the way to go on is told.
         """
         if self._results.done(task, settings):
             note(f"{task}: measured before, kept")
         else:
+            note(f"{task}: measuring")
             began = time.monotonic()
-            found = measure()
-            self.add(task, settings, found, seconds=time.monotonic() - began)
+            try:
+                found = measure()
+            except KeyboardInterrupt:
+                note(self._way_on(task))
+                raise
+            spent = time.monotonic() - began
+            self.add(task, settings, found, seconds=spent)
+            note(f"{task}: done in {spent:,.0f} s, kept in {self._folder}")
         return self._results.tasks[task]["result"]
 
     def add(self, task: str, settings: dict[str, Any], found: object, *, seconds: float) -> None:
@@ -135,6 +159,12 @@ class Kept:
         """
         self._results.add(task, settings, seconds=seconds, result=found)
         self.write()
+
+    def _way_on(self, task: str) -> str:
+        done = ", ".join(self._results.tasks)
+        if not done:
+            return f"{task}: interrupted, and nothing is kept yet: give the same command again"
+        return f"{task}: interrupted; kept are {done}: go on with the same command and --resume"
 
     def finish(self) -> None:
         """See that the page is there, also where nothing was left to be measured."""
@@ -165,6 +195,7 @@ def _report(folder: Path, *, force: bool, resume: bool) -> Place:
             f"{str(folder)!r} is a file: name a folder for a report, or a file that ends in .json"
         )
     require_report()
+    check_writable(folder)
     there = (folder / FILE).exists()
     foreign = [name for name in (PAGE, MARKDOWN) if (folder / name).exists()]
     if foreign and not there and not force:

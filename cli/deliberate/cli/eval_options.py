@@ -71,9 +71,14 @@ Resume = Annotated[
 ]
 Together = Annotated[
     Suite | None,
-    typer.Option(help="Measure several things: quick is texts, problems and cost."),
+    typer.Option(
+        help="Measure several things: quick is texts, problems and cost, of a size for minutes "
+        "(docs/evaluation.md)."
+    ),
 ]
-Texts = Annotated[int | None, typer.Option(help="Most passages.", show_default="256")]
+Texts = Annotated[
+    int | None, typer.Option(help="Most passages.", show_default="256; 64 with --suite quick")
+]
 
 Against = Annotated[
     str | None,
@@ -89,7 +94,10 @@ Others = Annotated[
     list[str] | None,
     typer.Argument(metavar="[RUN]...", help="More runs for the same base, beside the first."),
 ]
-Anchors = Annotated[int | None, typer.Option(help="Anchors in each passage.", show_default="32")]
+Anchors = Annotated[
+    int | None,
+    typer.Option(help="Anchors in each passage.", show_default="32; 16 with --suite quick"),
+]
 EveryToken = Annotated[
     bool, typer.Option("--every-token", help="An anchor after every token that has room.")
 ]

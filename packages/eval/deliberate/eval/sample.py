@@ -247,7 +247,7 @@ def _length(base: Base, trained: Trained, sample: Sample, latents: int) -> int:
         waiting = f" {late} tokens late" if late else ""
         raise DeliberateError(
             f"{base.id!r} has {positions} positions, too few for {latents} latents{waiting} and "
-            f"{sample.ahead} tokens ahead: give a smaller --ahead"
+            f"{sample.ahead} tokens ahead: give a smaller {'--delay or ' if late else ''}--ahead"
         )
     recipe = trained.recipe.get("data", {}).get("length", 512)
     length = max(sample.length or recipe, sample.least)
