@@ -1,6 +1,7 @@
 """`deliberate eval` against named controls, with delays, at every token, of several runs."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,31 @@ def test_domains_are_shown_by_themselves(run, coprocessor_folder):
     assert max(map(len, outcome.out.splitlines())) <= 80
     report = json.loads(run("eval", coprocessor_folder, *few, "--json").out)
     assert list(report["domains"]) == ["[b]ooks", "web"]
+
+
+def test_a_domain_of_answers_that_are_all_short_has_no_number_where_they_end(
+    run, coprocessor_folder
+):
+    answers = {"short": "a", "long": "words and so on and on"}
+    rows = [
+        {"q": f"what is {n}? ", "a": answers[kind], "of": kind}
+        for n in range(12)
+        for kind in answers
+    ]
+    Path("rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    pairs = ("--data", "rows.jsonl", "--question", "q", "--answer", "a", "--domain", "of")
+    few = (*pairs, "--ahead", "8", "--length", "60")
+    outcome = run("eval", coprocessor_folder, *few, "-o", "report", "--json")
+    assert outcome.code == 0, outcome.err
+    domains = json.loads(outcome.out)["domains"]
+    assert domains["short"]["perplexity"]["base"]["8"] is None
+    nothing = {"value": None, "low": None, "high": None}
+    assert domains["short"]["change_percent"]["latents"]["8"] == nothing
+    assert domains["long"]["change_percent"]["latents"]["8"]["value"] is not None
+    shown = run("eval", coprocessor_folder, *few)
+    assert shown.code == 0, shown.err
+    assert re.search(r"^ *short .* -\s*$", shown.out, re.MULTILINE)
+    assert "nan" not in shown.out
 
 
 def test_a_run_that_learned_with_a_delay_is_measured_with_it(run, held_out, llama_folder, make):

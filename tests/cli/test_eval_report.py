@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from deliberate.eval.report_folder.tradeoff import tradeoff
+
 FEW = ("--ahead", "8", "--anchors", "3", "--texts", "4")
 SMALL = (*FEW, "--delay", "0,1", "--problems", "symbols", "--steps", "1", "--count", "2")
 SHORT = ("--prompt-tokens", "8", "--decoded-tokens", "2", "--repeats", "1")
@@ -88,7 +90,7 @@ def test_a_suite_in_one_file_has_all_its_tasks(run, coprocessor_folder, held_out
 def test_a_suite_measures_all_three_into_the_runs_own_folder(run, coprocessor_folder, held_out):
     outcome = run(
         "eval", coprocessor_folder, "--suite", "quick", "--data", held_out, *SMALL, *SHORT,
-        "--against", "shuffled,every:4,cot", "--json",
+        "--against", "shuffled,every:4,cot,cot:latency", "--json",
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
     result = json.loads(outcome.out)
@@ -97,7 +99,16 @@ def test_a_suite_measures_all_three_into_the_runs_own_folder(run, coprocessor_fo
     assert "every:4" in result["perplexity"]["delays"]["0"]["perplexity"]
     assert "every:4" not in result["perplexity"]["delays"]["1"]["perplexity"]
     assert "cot" in result["problems"]["total"]["percent"]
-    assert kept(coprocessor_folder / "report")["tasks"].keys() == result.keys()
+    document = kept(coprocessor_folder / "report")
+    assert document["tasks"].keys() == result.keys()
+    [plot] = [
+        block
+        for block in tradeoff(document)[0].blocks
+        if getattr(block, "name", "") == "quality-problems"
+    ]
+    assert [line.label for line in plot.lines] == ["base alone", "with latents", "chain of thought"]
+    chains = result["problems"]["chains"].values()
+    assert len(plot.lines[2].x) == len({chain["most_tokens"] for chain in chains})
 
 
 def test_another_task_joins_a_report_that_is_gone_on_with(report, run, coprocessor_folder, tasks):

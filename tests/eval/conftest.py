@@ -139,8 +139,23 @@ def example_result(times: float) -> dict:
 
 
 def problems_result(boost: float) -> dict:
-    """What `Accuracy.to_dict` gives, made up; also with chains of thought."""
-    more = {"base": 0.0, "latents": boost, "shuffled": 1.0, "cot:64": 18.0, "every:4": boost + 1}
+    """What `Accuracy.to_dict` gives, made up; with chains of thought as `Chained` gives them."""
+    more = {"base": 0.0, "latents": boost, "shuffled": 1.0, "every:4": boost + 1}
+    more |= {"cot": 2.0, "cot:64": 18.0, "cot:latency": 9.0}
+    latency = {"latents_seconds": 0.0105, "token_seconds": 0.001}
+    chains = {
+        name: {
+            "most_tokens": tokens,
+            "cue": "\n",
+            "answer_cue": "So",
+            "decoded_tokens": tokens / 2,
+            "extra_tokens": tokens / 2 + 3,
+            "tried": {"\n": 2, "\nLet's think step by step.": 1},
+            "tried_on": 4,
+            **({"latency": latency} if name == "cot:latency" else {}),
+        }
+        for name, tokens in (("cot", 4), ("cot:64", 64), ("cot:latency", 11))
+    }
 
     def cell(problems: int, steps: float) -> dict:
         shares = {name: 80 - 10 * steps + each for name, each in more.items()}
@@ -162,6 +177,7 @@ def problems_result(boost: float) -> dict:
         "total": cell(300, 2),
         "families": {family: {"all": cell(150, 2), **steps} for family in ("symbols", "words")},
         "problems": 300,
+        "chains": chains,
         "setting": {"kind": "full", "latents": 4},
     }
 
@@ -170,10 +186,15 @@ def median(value: float) -> dict[str, float]:
     return {"median": value, "low": 0.9 * value, "high": 1.1 * value}
 
 
+def thought_seconds(tokens: int) -> float:
+    """Until the base answers after so many tokens of its own; not linear."""
+    return 0.004 + 0.001 * tokens + 1e-5 * tokens**2
+
+
 def cost_result() -> dict:
     """What latents cost, made up."""
     alone = {
-        "name": "base alone",
+        "name": "base",
         "run": None,
         "kind": None,
         "latents": 0,
@@ -181,16 +202,16 @@ def cost_result() -> dict:
         "extra_flops": 0,
         "first_token_seconds": median(0.02),
         "first_token_cached_seconds": median(0.004),
-        "extra_seconds": None,
+        "extra_seconds": median(0.0),
         "tokens_per_second": median(240.0),
-        "peak_bytes": None,
+        "peak_bytes": 4096,
         "cache_bytes": 2048,
         "latents_bytes": 0,
     }
     rows = [
         {
             **alone,
-            "name": name,
+            "name": "latents",
             "run": name,
             "kind": "full",
             "latents": count,
@@ -208,10 +229,11 @@ def cost_result() -> dict:
         "rows": [alone, *rows],
         "by_latents": [
             {"latents": n, "first_token_cached_seconds": median(0.008 + n / 1000)}
-            for n in (1, 4, 16)
+            for n in (0, 4, 8, 16, 32, 64)
         ],
         "chain_of_thought": [
-            {"tokens": n, "first_token_cached_seconds": median(0.004 * n)} for n in (16, 64)
+            {"tokens": n, "first_token_cached_seconds": median(thought_seconds(n))}
+            for n in (4, 8, 16, 32, 64)
         ],
     }
 

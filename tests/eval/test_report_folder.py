@@ -129,6 +129,20 @@ def test_every_plot_is_a_file_that_the_markdown_names_and_a_picture_in_the_page(
     assert all(path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" for path in folder.glob("*.png"))
 
 
+def test_plots_of_the_report_before_are_removed_and_no_other_picture_is(tmp_path, alone):
+    alone["tasks"] = {"perplexity": alone["tasks"]["perplexity"], "bench": alone["tasks"]["bench"]}
+    render(tmp_path, alone)
+    own = tmp_path / "own.png"
+    own.write_bytes(b"a picture of the user's")
+    copied = tmp_path / "copy.png"
+    copied.write_bytes((tmp_path / "change.png").read_bytes())
+    with (tmp_path / "report.md").open("a") as file:
+        file.write("![mine](own.png)\n")
+    del alone["tasks"]["perplexity"]
+    render(tmp_path, alone)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"own.png", "copy.png"}
+
+
 def test_nothing_in_the_page_is_fetched(folder):
     page = read(folder)
     assert not page.those("script")

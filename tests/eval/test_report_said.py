@@ -2,8 +2,10 @@
 
 import re
 
+import numpy as np
 import pytest
 
+from deliberate.eval.report_folder.blocks import Plot
 from deliberate.eval.report_folder.cost import cost
 from deliberate.eval.report_folder.document import heading, sections
 from deliberate.eval.report_folder.examples import examples
@@ -92,10 +94,15 @@ def test_any_value_of_a_gate_may_be_none(made_results):
         gate(made_results)
 
 
-def test_numbers_that_are_none_are_dashes_and_no_nan_is_drawn(alone):
+@pytest.mark.parametrize("none", [None, float("nan")])
+def test_numbers_that_are_none_are_dashes_and_no_nan_is_drawn(alone, none):
     row = alone["tasks"]["perplexity"]["result"][0]["change_percent"]["latents"]
-    row["32"] = {"value": float("nan"), "low": float("nan"), "high": float("nan")}
+    row["32"] = {"value": none, "low": none, "high": none}
+    for block in (block for each in sections(alone) for block in each.blocks):
+        for line in block.lines if isinstance(block, Plot) else ():
+            assert np.isfinite([*line.x, *line.y, *line.low, *line.high]).all()
     markdown = said(alone)
+    assert re.search(r"\| 32 \|[^|]*\| \N{EN DASH} \|", markdown)
     assert "nan" not in markdown.lower().replace("document", "")
 
 
@@ -106,14 +113,68 @@ def test_the_rival_stands_as_far_as_it_takes(made_results):
     assert (list(base.x), list(base.y)) == ([0.0], [60.0])
     assert list(latents.x) == pytest.approx([8.0, 12.0])  # milliseconds
     assert list(latents.names) == ["4 latents", "8 latents"]
-    assert list(rival.x) == pytest.approx([1000 * (0.004 * 64 - 0.004)])
-    assert list(rival.y) == [78.0]
+    rows = made_results["tasks"]["cost"]["result"]["chain_of_thought"]
+    timed = {row["tokens"]: row["first_token_cached_seconds"]["median"] for row in rows}
+    seconds = np.interp([4, 11, 64], list(timed), list(timed.values()))
+    assert list(rival.x) == pytest.approx(1000 * (seconds - 0.004))
+    assert list(rival.y) == [62.0, 69.0, 78.0]
+    assert list(rival.names) == ["4 tokens", "11 tokens", "64 tokens"]
+    assert "linear" in section.blocks[2].text
+
+
+def test_a_rival_longer_than_what_was_timed_stands_where_its_own_time_was_measured(made_results):
+    for report in made_results["tasks"]["problems"]["result"]:
+        report["chains"]["cot:64"]["most_tokens"] = 65
+        report["chains"]["cot:latency"]["most_tokens"] = 70
+    [section] = tradeoff(made_results)
+    rival = section.blocks[1].lines[-1]
+    assert list(rival.names) == ["4 tokens", "70 tokens"]
+    assert rival.x[1] == pytest.approx(70 * 1.0)  # milliseconds
+
+
+def test_each_kind_has_a_line_and_runs_of_as_many_latents_their_names(made_results):
+    rows = made_results["tasks"]["cost"]["result"]["rows"]
+    rows[2]["latents"] = 4
+    lines = tradeoff(made_results)[0].blocks[0].lines
+    assert [line.label for line in lines] == ["base alone", "with latents"]
+    assert list(lines[1].names) == ["runs/4, 4 latents", "runs/8, 4 latents"]
+    assert not lines[1].joined
+    rows[2]["kind"] = "lora"
+    lines = tradeoff(made_results)[0].blocks[0].lines
+    assert [line.label for line in lines] == ["base alone", "kind full", "kind lora"]
+    assert len({line.style for line in lines} | {2}) == 4  # 2 is chain of thought's
+
+
+def test_the_verdict_says_what_else_problems_were_solved_with(alone):
+    total = alone["tasks"]["problems"]["result"][0]["total"]
+    markdown = said(alone)
+    assert total["latents_against"]["cot:64"]["high"] < 0
+    assert "Against chain of thought, 64 tokens: fewer solved." in markdown
+    assert total["latents_against"]["shuffled"]["low"] == 0
+    assert "Against another question's latents: no difference that can be told." in markdown
+
+
+def test_each_row_of_cost_says_its_run_kind_and_number_and_repeats_are_no_interval(made_results):
+    markdown = said(made_results)
+    assert markdown.count("| latents: runs/4 (full, 4 latents) |") == 2
+    assert markdown.count("| latents: runs/8 (full, 8 latents) |") == 2
+    costs = markdown.partition("## What it costs")[2].partition("## ")[0]
+    assert costs.count("| base alone |") == 2
+    assert "Medians and least … most of 9 repeats" in markdown
+
+
+def test_without_a_p_no_benchmark_is_told_from_none(alone):
+    for found in alone["tasks"]["bench"]["result"]["sets"].values():
+        found["p"] = None
+    markdown = said(alone)
+    assert "No difference that can be told on any benchmark" in markdown
+    assert "On benchmarks better" not in markdown
 
 
 def test_a_run_with_a_time_and_no_problems_is_no_point(made_results):
     made_results["tasks"]["cost"]["result"]["rows"].pop()
     [section] = tradeoff(made_results)
-    assert [len(block.lines[1].x) for block in section.blocks] == [1, 1]
+    assert [len(block.lines[1].x) for block in section.blocks[:2]] == [1, 1]
 
 
 def test_a_token_is_tinted_by_doublings(made_results):

@@ -148,6 +148,20 @@ def test_a_real_measurement_goes_through(llama, make, tmp_path):
     assert (tmp_path / "report" / "change.png").stat().st_size > 0
 
 
+def test_what_is_no_number_is_null_for_other_programs(measured, tmp_path):
+    settings = {"scale": float("inf")}
+    measured.add("bench", settings, seconds=float("nan"), result={"x": [1.5, float("nan")]})
+    measured.write(tmp_path)
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    found = json.loads((tmp_path / FILE).read_text(), parse_constant=refuse)["tasks"]["bench"]
+    assert found["result"] == {"x": [1.5, None]}
+    assert (found["settings"], found["seconds"]) == ({"scale": None}, None)
+    assert Results.read(tmp_path).done("bench", settings)
+
+
 def test_a_file_outside_of_any_checkout_has_no_commit(tmp_path):
     (tmp_path / "a.py").write_text("")
     assert commit(tmp_path / "a.py") is None

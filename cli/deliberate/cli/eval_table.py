@@ -16,7 +16,10 @@ LARGEST_PERCENT = 1000
 SIDE_BY_SIDE = 4
 """Columns beside the base's that eighty columns have room for."""
 
-Change = Mapping[str, float]
+NOTHING = "-"
+"""Stands where there was nothing to measure."""
+
+Change = Mapping[str, float | None]
 """A change in percent: `value`, `low` and `high`."""
 
 
@@ -25,7 +28,7 @@ class Column:
     """A condition's perplexities and their changes by token ahead."""
 
     heading: str
-    perplexity: Mapping[str, float]
+    perplexity: Mapping[str, float | None]
     changes: Mapping[str, Change]
 
 
@@ -40,7 +43,7 @@ def conditions(result: Mapping[str, Any]) -> list[Column]:
     ]
 
 
-def tables(base: Mapping[str, float], columns: Sequence[Column]) -> "Iterator[Table]":
+def tables(base: Mapping[str, float | None], columns: Sequence[Column]) -> "Iterator[Table]":
     """Each cell is perplexity, its change against the base, and that change's interval.
 
     Args:
@@ -93,14 +96,17 @@ def compact(heading: str, rows: Mapping[str, Mapping[str, Change]]) -> "Iterator
         yield table
 
 
-def perplexity(value: float) -> str:
+def perplexity(value: float | None) -> str:
     """A perplexity in few characters."""
+    if value is None:
+        return NOTHING
     return f"{value:.3f}" if value < 1e4 else _short(value)
 
 
 def is_factor(change: Change) -> bool:
     """Whether a change is so large that it is said as how many times the base's perplexity."""
-    return max(change.values()) > LARGEST_PERCENT
+    known = [each for each in change.values() if each is not None]
+    return max(known, default=0.0) > LARGEST_PERCENT
 
 
 def empty(first: str) -> "Table":
@@ -125,10 +131,13 @@ def _width(cells: Sequence[str]) -> int:
 
 
 def _cell(change: Change) -> str:
+    value, low, high = (change[name] for name in ("value", "low", "high"))
+    if value is None:
+        return NOTHING
     said = _factor if is_factor(change) else _signed
     unit = "x {}" if is_factor(change) else "{} %"
-    interval = f"{said(change['low'])}…{said(change['high'])}"
-    return f"{unit.format(said(change['value']))}\n{interval}"
+    ends = "…".join(NOTHING if each is None else said(each) for each in (low, high))
+    return f"{unit.format(said(value))}\n{ends}"
 
 
 def _signed(percent: float) -> str:

@@ -156,7 +156,7 @@ def _table(report: dict[str, Any]) -> str:
             _cell(report["perplexity"][name].get(token), changes[name].get(token))
             for name in present
         ]
-        rows.append([token, f"{value:.3f}", *cells])
+        rows.append([token, "-" if value is None else f"{value:.3f}", *cells])
     intro = (
         f"Perplexity on {_data(report)}, and in brackets its change against the base alone in "
         f"percent, with a 95 % interval (paired bootstrap over {report.get('resampled', 'text')}s)."
@@ -165,7 +165,7 @@ def _table(report: dict[str, Any]) -> str:
 
 
 def _cell(value: float | None, change: dict[str, float] | None) -> str:
-    if value is None or change is None:
+    if value is None or change is None or None in change.values():
         return "-"
     low, high = change["low"], change["high"]
     return f"{value:.3f} ({change['value']:+.2f} %: {low:+.2f} to {high:+.2f})"

@@ -72,9 +72,7 @@ def verdict(report: dict[str, Any]) -> str:
             f"{FEWEST_UNITS} are needed."
         )
     changes = report["change_percent"]["latents"]
-    gain = [token for token, change in changes.items() if change["high"] < 0]
-    loss = [token for token, change in changes.items() if change["low"] > 0]
-    none = [token for token in changes if token not in gain + loss]
+    gain, loss, none = _told(changes)
     sentences, what = [], _measured(report)
     if gain:
         sentences.append(f"With {what} the perplexity is lower at {_tokens(gain)}.")
@@ -90,8 +88,7 @@ def _against(report: dict[str, Any]) -> list[str]:
     sentences, compared = [], report.get("latents_against", {})
     for name, words in columns(report).items():
         changes = compared.get(name, {})
-        lower = [token for token, change in changes.items() if change["high"] < 0]
-        higher = [token for token, change in changes.items() if change["low"] > 0]
+        lower, higher, _ = _told(changes)
         where = [
             f"{side} at {_tokens(tokens)}"
             for side, tokens in (("lower", lower), ("higher", higher))
@@ -101,6 +98,18 @@ def _against(report: dict[str, Any]) -> list[str]:
             said = ", ".join(where) or "no difference that can be told"
             sentences.append(f"Against {words}: {said}.")
     return sentences
+
+
+def _told(changes: dict[str, Any]) -> tuple[list[str], list[str], list[str]]:
+    """Tokens where the interval is below zero, above it and around it, of those measured."""
+    known = {
+        token: change
+        for token, change in changes.items()
+        if change["low"] is not None and change["high"] is not None
+    }
+    below = [token for token, change in known.items() if change["high"] < 0]
+    above = [token for token, change in known.items() if change["low"] > 0]
+    return below, above, [token for token in known if token not in below + above]
 
 
 def _measured(report: dict[str, Any]) -> str:

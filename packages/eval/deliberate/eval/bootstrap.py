@@ -13,7 +13,7 @@ FEWEST_DOCUMENTS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """A change in percent, or a mean, and its 95 % interval."""
+    """A change in percent, or a mean, and its 95 % interval; nan where nothing was measured."""
 
     value: float
     low: float
@@ -43,8 +43,11 @@ def changes(losses: Losses, name: str, *, against: str = "base", seed: int = 0) 
     draws = _draws(len(counts), seed)
     with np.errstate(invalid="ignore"):  # a draw of answers that are all shorter says nothing
         drawn = 100 * np.expm1(draws @ difference / (draws @ counts))
-    low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0)
-    value = 100 * np.expm1(difference.sum(0) / counts.sum(0))
+        value = 100 * np.expm1(difference.sum(0) / counts.sum(0))
+    # At a token that no answer is long enough for there is nothing to say.
+    low, high = (np.full(len(value), np.nan) for _ in range(2))
+    there = counts.sum(0) > 0
+    low[there], high[there] = np.nanquantile(drawn[:, there], [0.025, 0.975], axis=0)
     return [
         Change(value=float(v), low=float(a), high=float(b))
         for v, a, b in zip(value, low, high, strict=True)

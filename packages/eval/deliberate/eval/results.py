@@ -16,6 +16,7 @@ from typing import Any
 from deliberate.core.atomic import write_bytes
 from deliberate.core.base import Base
 from deliberate.core.errors import DeliberateError
+from deliberate.eval.finite import finite
 from deliberate.eval.made import made_by
 from deliberate.eval.report_folder import render
 from deliberate.eval.subject import Subject
@@ -164,9 +165,10 @@ class Results:
             DeliberateError: what draws the report is not installed.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        content = json.dumps(self.to_dict(), indent=2, allow_nan=True) + "\n"
+        document = finite(self.to_dict())
+        content = json.dumps(document, indent=2, allow_nan=False) + "\n"
         write_bytes(folder / FILE, content.encode())
-        render(folder, self.to_dict())
+        render(folder, document)
 
 
 def _run(subject: Subject, name: str) -> dict[str, Any]:
@@ -222,4 +224,4 @@ def _check_shape(found: Results) -> None:
 
 def _plain(value: object) -> Any:
     """A value as JSON gives it back, so that tuples and lists compare as the same."""
-    return json.loads(json.dumps(value))
+    return json.loads(json.dumps(finite(value), allow_nan=False))

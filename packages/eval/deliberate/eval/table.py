@@ -9,6 +9,7 @@ from typing import Any
 
 from deliberate.core.measure import AHEAD_REPORTED, Losses
 from deliberate.eval.bootstrap import Change, changes
+from deliberate.eval.finite import finite
 
 Row = dict[str, Change]
 """By token ahead."""
@@ -45,12 +46,12 @@ class Table:
         return {name: self._row("latents", name) for name in others}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
+        """Plain values; none at a token that no answer is long enough for."""
+        return finite({
             "perplexity": self.perplexity,
             "change_percent": _plain(self.changes),
             "latents_against": _plain(self.against),
-        }
+        })
 
     def _row(self, name: str, against: str) -> Row:
         row = changes(self.losses, name, against=against, seed=self.seed)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deliberate.eval.report_folder.blocks import Block, Cell, Said, Section, Table
-from deliberate.eval.report_folder.numbers import NONE, count, p_value, plain, signed
+from deliberate.eval.report_folder.numbers import NONE, count, known, p_value, plain, signed
 
 LEVEL = 0.05
 """Below this p a difference is told from none."""
@@ -20,6 +20,14 @@ def benchmarks(results: Mapping[str, Any]) -> list[Section]:
         left = "; ".join(f"{name}: {reason}" for name, reason in found["left_out"].items())
         blocks.append(Said(text=f"Left out: {left}.", quiet=True))
     return [Section(name="benchmarks", heading="Benchmarks", blocks=blocks)]
+
+
+def side(found: Mapping[str, Any]) -> str:
+    """`better` or `worse` with latents where the test tells a difference, else nothing."""
+    p, difference = found.get("p"), found.get("difference")
+    if not (known(p) and known(difference)) or p >= LEVEL or difference == 0:
+        return ""
+    return "better" if difference > 0 else "worse"
 
 
 def _table(sets: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -44,15 +52,12 @@ def _table(sets: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _row(name: str, found: Mapping[str, Any]) -> list[Cell]:
-    p, difference = found.get("p"), found.get("difference")
-    told = p is not None and difference is not None and p < LEVEL and difference
-    tone = ("better" if difference > 0 else "worse") if told and difference is not None else ""
     return [
         Cell(text=name),
         Cell(text=str(found.get("score", NONE))),
         *(Cell(text=count(found.get(key))) for key in ("shots", "questions")),
         *(Cell(text=plain(found.get(key))) for key in ("base", "latents")),
-        Cell(text=signed(difference), tone=tone),
+        Cell(text=signed(found.get("difference")), tone=side(found)),
         *(Cell(text=count(found.get(key))) for key in ("gained", "lost")),
-        Cell(text=p_value(p)),
+        Cell(text=p_value(found.get("p"))),
     ]

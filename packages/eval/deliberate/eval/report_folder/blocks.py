@@ -1,6 +1,6 @@
 """What a report is made of, said once for every form that it is written in.
 
-results --> Sections of Tables, Plots, Examples --html.py, markdown.py, draw.py--> files
+results --> Sections of Tables, Plots, Examples --page.py, markdown.py, draw.py--> files
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class Cell:
 
     text: str
     interval: str = ""
-    """Of `text`, at 95 %."""
+    """Of `text`: at 95 % where it was resampled, of a time the least and the most."""
 
     tone: str = ""
     """`better` or `worse` where the interval tells, else nothing."""
@@ -44,7 +44,7 @@ class Line:
     x: Sequence[Number]
     y: Sequence[Number]
     low: Sequence[Number] = ()
-    """Of each `y`, at 95 %; none where nothing was resampled."""
+    """Of each `y`: at 95 % where it was resampled, of a time the least; or none."""
 
     high: Sequence[Number] = ()
     names: Sequence[str] = ()

@@ -4,9 +4,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deliberate.eval.report_folder.blocks import Block, Cell, Line, Plot, Section, Table
-from deliberate.eval.report_folder.numbers import count, flops, known, rate, seconds, size
+from deliberate.eval.report_folder.numbers import (
+    count,
+    counted,
+    flops,
+    known,
+    rate,
+    seconds,
+    size,
+)
 
 CACHED = "first_token_cached_seconds"
+
+EXTREMES = "least … most"
+"""What stands beside a median time: the two ends of the repeats, which are no interval."""
 
 
 def cost(results: Mapping[str, Any]) -> list[Section]:
@@ -26,13 +37,10 @@ def result(results: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def row_of(results: Mapping[str, Any], run: str) -> Mapping[str, Any] | None:
-    """A run's row, by its name or what the row itself is called."""
-    rows = result(results).get("rows") or []
-    for key in ("run", "name"):
-        for row in rows:
-            if row.get(key) == run:
-                return row
-    return None
+    """The row of a run's latents, by the run's name or its id."""
+    ids = {each.get("id") for each in results["runs"] if each["name"] == run}
+    rows = [row for row in result(results).get("rows") or [] if row.get("name") == "latents"]
+    return next((row for row in rows if row.get("run") in {run, *ids} - {None}), None)
 
 
 def extra_first_token(results: Mapping[str, Any], run: str) -> Cell | None:
@@ -48,7 +56,6 @@ def _times(found: Mapping[str, Any]) -> Table:
         caption="Time",
         head=[
             "",
-            "Latents",
             "First token",
             "First token, prompt cached",
             "Extra for latents",
@@ -56,8 +63,7 @@ def _times(found: Mapping[str, Any]) -> Table:
         ],
         rows=[
             [
-                Cell(text=str(row.get("name"))),
-                Cell(text=count(row.get("latents"))),
+                Cell(text=_called(row)),
                 seconds(row.get("first_token_seconds")),
                 seconds(row.get(CACHED)),
                 seconds(row.get("extra_seconds")),
@@ -65,7 +71,7 @@ def _times(found: Mapping[str, Any]) -> Table:
             ]
             for row in found["rows"]
         ],
-        note=f"Medians and intervals of {count(found.get('repeats'))} repeats, after a prompt of "
+        note=f"Medians and {EXTREMES} of {count(found.get('repeats'))} repeats, after a prompt of "
         f"{count(tokens)} tokens, {count(found.get('decoded_tokens'))} tokens decoded; "
         f"{found.get('device')}, {found.get('dtype')}, {count(found.get('threads'))} threads.",
     )
@@ -81,11 +87,11 @@ def _sizes(rows: Sequence[Mapping[str, Any]]) -> Table:
             "Extra arithmetic",
             "Peak memory",
             "Cache",
-            "Latents",
+            "Latents on disk",
         ],
         rows=[
             [
-                Cell(text=str(row.get("name"))),
+                Cell(text=_called(row)),
                 *(
                     Cell(text=count((row.get("parameters") or {}).get(key)))
                     for key in ("total", "trained")
@@ -98,6 +104,16 @@ def _sizes(rows: Sequence[Mapping[str, Any]]) -> Table:
     )
 
 
+def _called(row: Mapping[str, Any]) -> str:
+    """A row's name, its run, its kind and how many latents it writes."""
+    if is_base(row):
+        return "base alone"
+    latents = row.get("latents")
+    many = counted(latents, "latent") if latents else "no latents"
+    what = ", ".join([str(row["kind"]), many] if row.get("kind") else [many])
+    return f"{row.get('name')}: {row.get('run')} ({what})"
+
+
 def _plot(found: Mapping[str, Any]) -> Plot:
     rows = [("latents", "latents", found["by_latents"], 0)]
     if found.get("chain_of_thought"):
@@ -108,7 +124,7 @@ def _plot(found: Mapping[str, Any]) -> Plot:
         name="latency",
         title="Time to the first token of the answer, prompt cached",
         x_label=f"Latents{rival}",
-        y_label="Milliseconds",
+        y_label=f"Milliseconds (median; {EXTREMES})",
         lines=lines,
         ticks=sorted({x for line in lines for x in line.x}),
         doubling=all(x > 0 for line in lines for x in line.x),
@@ -132,7 +148,12 @@ def _line(label: str, key: str, rows: Sequence[Mapping[str, Any]], style: int) -
     )
 
 
+def is_base(row: Mapping[str, Any]) -> bool:
+    """Whether a row is of the base alone."""
+    return row.get("run") is None and row.get("kind") is None
+
+
 def base_row(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The row of the base alone."""
     rows = result(results).get("rows") or []
-    return next((row for row in rows if row.get("run") is None and row.get("kind") is None), None)
+    return next((row for row in rows if is_base(row)), None)

@@ -56,6 +56,9 @@ STYLES: Sequence[tuple[str, str, Stroke]] = (
 )
 """Colour, mark and stroke: no two differ by colour alone."""
 
+SOFTWARE = "deliberate.eval.report_folder"
+"""Said within each PNG, so that it is known for one of a report's."""
+
 LIGHT = {
     "ink": "#1f2328", "muted": "#59636e", "rule": "#d5d9de",
     "c0": "#2f4fb5", "c1": "#59636e", "c2": "#b5460f", "c3": "#17743a",
@@ -81,7 +84,7 @@ def png(plot: Plot) -> bytes:
         figure = _figure(plot, LIGHT)
         figure.set_facecolor("white")
         written = io.BytesIO()
-        figure.savefig(written, format="png", dpi=SHARPNESS, metadata={"Software": None})
+        figure.savefig(written, format="png", dpi=SHARPNESS, metadata={"Software": SOFTWARE})
     return written.getvalue()
 
 

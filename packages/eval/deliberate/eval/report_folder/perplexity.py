@@ -8,7 +8,7 @@ from typing import Any
 
 from deliberate.core.verdict import FEWEST_UNITS, writes_latents
 from deliberate.eval.report_folder.blocks import Block, Cell, Line, Plot, Said, Section, Table
-from deliberate.eval.report_folder.numbers import change, counted, plain
+from deliberate.eval.report_folder.numbers import change, counted, known, plain
 from deliberate.eval.report_folder.words import conditions, run_styles, runs_of, styles, titled
 
 FAR = 6
@@ -175,7 +175,11 @@ def _plot(number: int, run: str, report: Mapping[str, Any]) -> Plot:
 
 
 def _line(label: str, row: Changes, style: int) -> Line:
-    points = [(float(token), found) for token, found in row.items() if found]
+    points = [
+        (float(token), found)
+        for token, found in row.items()
+        if found and all(known(found.get(key)) for key in ("value", "low", "high"))
+    ]
     return Line(
         label=label,
         x=[token for token, _ in points],

@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from deliberate.core.verdict import verdict
+from deliberate.eval.report_folder.benchmarks import LEVEL, side
 from deliberate.eval.report_folder.blocks import Block, Figure, Figures, Said, Section
-from deliberate.eval.report_folder.cost import extra_first_token
-from deliberate.eval.report_folder.numbers import change, count, p_said
-from deliberate.eval.report_folder.words import runs_of
+from deliberate.eval.report_folder.cost import EXTREMES, extra_first_token
+from deliberate.eval.report_folder.numbers import change, count, known, p_said
+from deliberate.eval.report_folder.words import asked, runs_of
+
+MORE = {"better": "more", "worse": "fewer"}
+"""Problems solved, by the tone of the difference."""
 
 
 def summary(results: Mapping[str, Any]) -> list[Section]:
@@ -30,7 +34,8 @@ def _figures(results: Mapping[str, Any]) -> list[Figure]:
     found = []
     for _, report in runs_of(results, "perplexity"):
         row = report["change_percent"]["latents"]
-        for token in dict.fromkeys((next(iter(row)), list(row)[-1])):
+        tokens = [token for token, each in row.items() if each and known(each.get("value"))]
+        for token in dict.fromkeys(tokens[:1] + tokens[-1:]):
             cell = change(row[token])
             label = f"perplexity at token {token}"
             found.append(
@@ -44,9 +49,8 @@ def _figures(results: Mapping[str, Any]) -> list[Figure]:
         found.append(Figure(value=cell.text, interval=cell.interval, tone=cell.tone, label=label))
     extra = extra_first_token(results, str(results["runs"][0]["name"]))
     if extra is not None:
-        found.append(
-            Figure(value=extra.text, interval=extra.interval, label="longer to the first token")
-        )
+        label = f"longer to the first token, median ({EXTREMES})"
+        found.append(Figure(value=extra.text, interval=extra.interval, label=label))
     return found
 
 
@@ -72,32 +76,43 @@ def _solved(report: Mapping[str, Any]) -> str:
     if not found:
         return ""
     cell = change(found, unit="points", lower_is_better=False)
-    side = {"better": "more", "worse": "fewer"}.get(cell.tone)
+    how_many = MORE.get(cell.tone)
     what = (
-        f"With latents {side} problems are solved"
-        if side
+        f"With latents {how_many} problems are solved"
+        if how_many
         else "No difference in problems solved that can be told"
     )
-    return (
+    first = (
         f"{what}: {cell.text} ({cell.interval}) of {count(report.get('problems'))}, "
         f"{p_said(found.get('p'))} by McNemar's test."
     )
+    return " ".join([first, *_against(report)])
+
+
+def _against(report: Mapping[str, Any]) -> list[str]:
+    """For each control and baseline, and each chain of thought, whether latents solve more."""
+    compared = report["total"].get("latents_against") or {}
+    sentences = []
+    for name, words in asked(report).items():
+        if not compared.get(name):
+            continue
+        cell = change(compared[name], unit="points", lower_is_better=False)
+        how_many = MORE.get(cell.tone)
+        said = f"{how_many} solved" if how_many else "no difference that can be told"
+        sentences.append(f"Against {words}: {said}.")
+    return sentences
 
 
 def _asked(sets: Mapping[str, Mapping[str, Any]]) -> str:
-    level = 0.05
-    told = {
-        name: each["difference"] for name, each in sets.items() if (each.get("p") or 0.0) < level
-    }
-    up = [name for name, difference in told.items() if difference > 0]
-    down = [name for name, difference in told.items() if difference < 0]
+    told = {name: side(each) for name, each in sets.items()}
+    up, down = ([name for name in told if told[name] == tone] for tone in ("better", "worse"))
     sentences = [
-        f"On benchmarks {side} with latents: {', '.join(names)}."
-        for side, names in (("better", up), ("worse", down))
+        f"On benchmarks {tone} with latents: {', '.join(names)}."
+        for tone, names in (("better", up), ("worse", down))
         if names
     ]
     rest = len(sets) - len(up) - len(down)
     if rest:
         what = f"{rest} of {len(sets)} benchmarks" if sentences else "any benchmark"
-        sentences.append(f"No difference that can be told on {what} (McNemar, p ≥ {level:g}).")
+        sentences.append(f"No difference that can be told on {what} (McNemar, p ≥ {LEVEL:g}).")
     return " ".join(sentences)
