@@ -100,7 +100,8 @@ def timed(options: argparse.Namespace, dtype: torch.dtype, *, repeats: int) -> d
             return {}
         trained = Trained(coprocessor=coprocessor, id="untrained", fingerprint="")
         think = partial(Candidate.of("latents", base, trained).decode, caches, 1)
-        return in_turn({"ours": ours, "transformers": theirs, "think": think}, repeats=repeats)
+        runs = {"ours": ours, "transformers": theirs, "think": think}
+        return in_turn(runs, repeats=repeats, device=base.device)
 
 
 def main() -> None:

@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from deliberate.eval import clock
 
 
@@ -27,6 +29,7 @@ def in_turn(
     runs: dict[str, Callable[[], object]],
     *,
     repeats: int,
+    device: torch.device | None = None,
     before: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
     """Median seconds of each run; they take turns, so that a busy spell meets them all.
@@ -34,9 +37,10 @@ def in_turn(
     Args:
         runs: What to time, by name.
         repeats: Timed turns, after one that is not timed.
+        device: As in `clock.in_turn`.
         before: Run before each of them, and not timed.
     """
-    seconds = clock.in_turn(runs, repeats=repeats, before=before)
+    seconds = clock.in_turn(runs, repeats=repeats, device=device, before=before)
     return {name: statistics.median(each) for name, each in seconds.items()}
 
 

@@ -6,7 +6,7 @@ import torch
 from deliberate.core import measure as measuring
 from deliberate.core.errors import DeliberateError
 from deliberate.core.measure import Condition, measure_late
-from deliberate.core.memory import Smaller, batch_by_batch, is_out_of_memory
+from deliberate.core.memory import Smaller, batch_by_batch, is_out_of_memory, within_memory
 from deliberate.core.passages import Passage, batches
 
 
@@ -92,6 +92,28 @@ def test_where_the_smallest_batch_is_too_large_the_way_out_is_said(least, what):
             )
         )
     assert said == [2, 1][: 3 - least]
+
+
+def test_a_lowered_batch_stays_lowered_where_the_same_is_used_again():
+    said, tried = [], []
+    same = smaller(said)
+    for least in (1, 1, 6):
+        list(batch_by_batch(texts(8), failing_above(6, tried), size=8, least=least, smaller=same))
+    assert said == [4]
+    assert max(len(numbers) for numbers in tried[1:]) <= 6
+
+
+def test_what_has_no_smaller_batch_says_that_memory_is_out_and_the_way_out():
+    with (
+        pytest.raises(DeliberateError, match="out of memory timing latents: do less"),
+        within_memory("timing latents", "do less"),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried")
+    with (
+        pytest.raises(RuntimeError, match="a fault of ours"),
+        within_memory("timing latents", "do less"),
+    ):
+        raise RuntimeError("a fault of ours")
 
 
 def test_other_errors_and_those_that_nobody_asked_to_repair_go_on():

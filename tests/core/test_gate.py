@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -59,3 +60,4 @@ def test_a_cache_is_asked_from_the_threshold_on():
     assert gate.asks(2.0, 2.0)
     assert gate.asks(2.5, 2.0)
     assert not gate.asks(1.9, 2.0)
+    assert gate.asks(np.array([1.0, 2.0, 2.5]), 2.0).tolist() == [False, True, True]

@@ -7,13 +7,14 @@ import pytest
 import torch
 from tokenizers import decoders
 
-from deliberate.core.augment import prefill, tokenize
+from deliberate.core.augment import augment, prefill, tokenize
 from deliberate.core.checkpoint import Trained
 from deliberate.core.errors import TextError
 from deliberate.core.generate import Generation
 from deliberate.core.problems import Problem
 from deliberate.eval import Subject
 from deliberate.eval import chain as chaining
+from deliberate.eval import latency as timing
 from deliberate.eval import solve as solving
 from deliberate.eval.accuracy import ask_problems
 from deliberate.eval.chain import Chained, Cue, Plan, chained, plans_of
@@ -137,14 +138,40 @@ def test_its_tokens_are_as_many_as_latents_or_as_said_or_as_time_allows(spelled,
         plans_of(spelled, writer, ("cot:60",), asked)
 
 
-def test_time_is_measured_and_the_cache_is_left_as_it_was(spelled, make):
-    (cache,) = prefill(spelled, [tokenize(spelled, "some words")])
-    before = [layer.clone() for layer in cache.keys]
-    took = measure_latency(spelled, make(spelled, "warm"), cache)
+def test_time_is_that_of_latents_and_of_a_token_each_a_median_of_turns(spelled, make, monkeypatch):
+    done = []
+
+    def by_turns(runs, *, repeats, device):
+        assert device == spelled.device
+        done.extend(run() for run in runs.values())
+        return {"latents": [0.3, 0.1, 0.2], "tokens": [0.8, 0.4, 1.6]}
+
+    monkeypatch.setattr(timing, "in_turn", by_turns)
+    question = tokenize(spelled, "some words")
+    writer = make(spelled, "warm")
+    took = measure_latency(spelled, writer, question)
+    assert (took.latents_seconds, took.token_seconds, took.tokens) == (0.2, 0.1, 2)
+    (augmented,), _ = done
+    (expected,) = augment(spelled, writer, prefill(spelled, [question]))
+    torch.testing.assert_close(augmented.latents, expected.latents)
+
+
+@pytest.mark.parametrize("kind", ["hidden", "scratch", "full"])
+def test_latents_of_every_kind_can_be_timed(spelled, make, kind):
+    took = measure_latency(
+        spelled, make(spelled, "warm", kind=kind), tokenize(spelled, "some words")
+    )
     assert took.latents_seconds > 0
     assert took.token_seconds > 0
     assert took.tokens >= 1
-    assert all(torch.equal(*pair) for pair in zip(before, cache.keys, strict=True))
+
+
+def test_a_kind_that_reads_no_cache_is_compared_with_what_its_time_buys(spelled, make):
+    trained = Trained(coprocessor=make(spelled, "warm", kind="hidden"), id="h", fingerprint="f")
+    subject = Subject(trained=trained, chains=("cot:latency",))
+    chosen = ProblemSet(families=("symbols",), steps=(1,), count=2)
+    found = ask_problems(spelled, subject, chosen).to_dict()
+    assert found["chains"]["cot:latency"]["most_tokens"] >= 1
 
 
 def test_chains_of_thought_stand_beside_the_other_conditions(spelled, make):

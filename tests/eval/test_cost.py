@@ -106,7 +106,7 @@ def test_what_is_held_at_the_peak_is_what_the_allocator_records(llama, make):
     candidate = Candidate.of("latents", llama, trained(make(llama, "warm")))
 
     def run():
-        candidate.decode([candidate.thought(prompt)], 4)
+        candidate.decode([candidate.augmented(prompt)], 4)
 
     run()
     found = peak_rise(run, torch.device("cpu"))

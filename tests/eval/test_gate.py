@@ -9,7 +9,7 @@ from deliberate.core.checkpoint import Trained
 from deliberate.core.gate import asks
 from deliberate.core.passages import Passage
 from deliberate.eval import Sample, evaluate
-from deliberate.eval.gate import Gains, GainsObserved, Gate, curve, halves, keeping
+from deliberate.eval.gate import Gains, GainsObserved, Gate, curve, halves, is_gain, keeping
 
 RANDOM = np.random.default_rng(0)
 
@@ -117,6 +117,21 @@ def test_of_two_documents_one_is_chosen_on_and_its_passages_are_resampled():
     two = gains_of(texts.gains["1"], texts.entropy, texts.documents % 2, texts.documents)
     kept = Gate(gains=two, seed=0).to_dict()["tokens"]["1"]["kept"]
     assert (kept["chosen_on"], kept["checked_on"]) == (1, 1)
+
+
+def test_nothing_is_kept_where_the_half_that_checks_has_no_clear_gain_of_its_own():
+    texts, anchors, seed = 60, 10, 7
+    documents = np.repeat(np.arange(texts), anchors)
+    entropy = np.random.default_rng(1).gamma(2, 1, size=len(documents))
+    first, second = halves(gains_of(np.ones(len(entropy)), entropy, documents), seed=seed)
+    large = np.isin(documents, np.unique(first.documents))
+    few = documents == second.documents[0]  # in sum a gain, and that of one document alone
+    gain = np.where(large, 1.0, np.where(few, 1.0, -0.03))
+    whole = gains_of(gain, entropy, documents)
+    assert is_gain(whole.gains["1"], documents, seed=seed)
+    assert halves(whole, seed=seed)[1].gains["1"].sum() > 0
+    found = Gate(gains=whole, seed=seed).to_dict()["tokens"]
+    assert [found[name]["kept"] for name in ("1", "all")] == [None, None]
 
 
 @pytest.mark.parametrize("whole", [made(helpful=0), made(helpful=-1), made(texts=8)])

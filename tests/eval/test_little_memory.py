@@ -7,8 +7,10 @@ import torch
 
 from deliberate.core.checkpoint import Trained
 from deliberate.core.errors import DeliberateError
-from deliberate.eval import Sample, Subject, evaluate
+from deliberate.eval import Sample, Subject, chain, evaluate, latency
+from deliberate.eval import cost as costing
 from deliberate.eval.accuracy import ask_problems
+from deliberate.eval.cost import CostSetting, cost
 from deliberate.eval.problem_set import ProblemSet
 
 ASKED = ProblemSet(families=("symbols", "sorting"), steps=(1, 2), count=4)
@@ -101,6 +103,39 @@ def test_problems_are_answered_as_in_smaller_batches(llama, trained, room_for):
     room_for(0)
     with pytest.raises(DeliberateError, match="ask fewer --steps"):
         ask_problems(llama, subject, ASKED)
+
+
+def test_a_chain_of_thought_says_once_that_it_goes_on_in_smaller_batches(
+    llama, trained, monkeypatch
+):
+    subject = Subject(trained=trained, controls=[], chains=("cot:2", "cot:3"))
+    expected = ask_problems(llama, subject, ASKED, batch=4)
+    read = chain.prefill
+
+    def too_small(base, texts):
+        if len(texts) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return read(base, texts)
+
+    monkeypatch.setattr(chain, "prefill", too_small)
+    said = []
+    found = ask_problems(llama, subject, ASKED, on_note=said.append)
+    assert said == ["out of memory, going on with 4 problems at a time"]
+    assert found.right == expected.right
+
+
+def test_what_is_done_with_one_text_alone_says_the_way_out(llama, trained, monkeypatch):
+    def too_small(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    for module in (latency, costing):
+        monkeypatch.setattr(module, "in_turn", too_small)
+    subject = Subject(trained=trained, chains=("cot:latency",))
+    with pytest.raises(DeliberateError, match=r"timing latents after \d+ tokens: ask fewer"):
+        ask_problems(llama, subject, ASKED)
+    setting = CostSetting(prompt_tokens=8, decoded_tokens=2, repeats=1)
+    with pytest.raises(DeliberateError, match="with a prompt of 8 tokens: give fewer --prompt-"):
+        cost(llama, [subject], setting)
 
 
 def test_a_fault_that_is_not_of_memory_is_not_repaired(llama, trained, corpus, monkeypatch):

@@ -9,6 +9,9 @@ Source: the abstract of arXiv:2412.17747, by which a cache may be deemed not to 
 computation. It does not say how, and always asks; this signal is ours.
 """
 
+from typing import overload
+
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -29,11 +32,15 @@ def entropy(base: Base, hidden: Float[Tensor, "*shape hidden"]) -> Float[Tensor,
     return torch.cat([_of_chunk(base, chunk) for chunk in chunks]).view(hidden.shape[:-1])
 
 
-def asks(entropy: float, threshold: float) -> bool:
+@overload
+def asks(entropy: float, threshold: float) -> bool: ...
+@overload
+def asks(entropy: np.ndarray, threshold: float) -> np.ndarray: ...
+def asks(entropy: float | np.ndarray, threshold: float) -> bool | np.ndarray:
     """Whether a cache is asked for latents.
 
     Args:
-        entropy: Of the next token, in nats.
+        entropy: Of the next token, in nats; of several caches each is told.
         threshold: The least for which they are asked.
     """
     return entropy >= threshold

@@ -155,8 +155,7 @@ def measure_late(
         DeliberateError: with `smaller`, the smallest batch is too large for the memory.
     """
     most = max((c.writer.config.latents for c in conditions.values()), default=0)
-    own = [len(row.token_ids) - 1 - row.anchor for row in chosen if row.anchor is not None]
-    spans = {delay: min(ahead, max(own) - delay) if own else ahead for delay in delays}
+    spans = _spans(chosen, delays, ahead)
     behind = max(delay + span for delay, span in spans.items())
 
     def do(numbers: list[int]) -> "_Measured":
@@ -183,6 +182,12 @@ def measure_late(
     return {delay: joined(some) for delay, some in parts.items()}
 
 
+def _spans(chosen: Sequence[Passage], delays: Sequence[int], ahead: int) -> dict[int, int]:
+    """Tokens that are measured after each delay."""
+    own = [len(row.token_ids) - 1 - row.anchor for row in chosen if row.anchor is not None]
+    return {delay: min(ahead, max(own) - delay) if own else ahead for delay in delays}
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Measured:
     """One batch's losses (batch, anchors, ahead), by delay and condition."""
@@ -192,8 +197,7 @@ class _Measured:
     entropy: Tensor | None
 
     def _counted(self, delay: int) -> Tensor:
-        span = self.losses[delay]["base"].shape[-1]
-        return self.rows.counted(ahead=span, delay=delay)
+        return self.rows.counted(ahead=self.losses[delay]["base"].shape[-1], delay=delay)
 
     def summed(self, delay: int, documents: Tensor, own: int) -> Losses:
         """Summed up a passage, of the first ones alone."""

@@ -4,7 +4,8 @@ passages --batches--> numbers --do--> done | out of memory --half as many--> the
 """
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -41,7 +42,28 @@ def give_back() -> None:
         torch.cuda.empty_cache()
 
 
-@dataclass(frozen=True, kw_only=True)
+@contextmanager
+def within_memory(what: str, way_out: str) -> Generator[None]:
+    """Say so where the memory is too small for what has no smaller batch.
+
+    Args:
+        what: What is done, as in "out of memory timing latents".
+        way_out: What to do about it, as an error ends with.
+
+    Raises:
+        DeliberateError: the memory is too small.
+        MemoryError: never; it becomes the former.
+        RuntimeError: something else than memory went wrong.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeliberateError(f"out of memory {what}: {way_out}") from error
+
+
+@dataclass(kw_only=True)
 class Smaller:
     """What is to be done where a batch is too large for the memory."""
 
@@ -53,6 +75,9 @@ class Smaller:
 
     generators: Sequence[torch.Generator] = ()
     """Set back, so that what is done again draws again what it drew."""
+
+    most: int | None = None
+    """Most passages in a batch since one was lowered: where it is used again, no more are tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +121,8 @@ def batch_by_batch(
         RuntimeError: as `do`, as is the next.
         MemoryError: never with `smaller`, where it becomes the first.
     """
+    if smaller is not None and smaller.most is not None:
+        size = min(size, max(least, smaller.most))
     left = list(batches(chosen, size=size))
     while left:
         numbers = [*left[0], *_beside(chosen, left[0], size)]
@@ -115,6 +142,7 @@ def batch_by_batch(
             generator.set_state(state)
         size = max(least, min(size // 2, len(numbers) - 1))
         left = cut([number for each in left for number in each], size=size)
+        smaller.most = size
         smaller.on_less(size)
 
 

@@ -120,23 +120,14 @@ def ask_problems(
         DeliberateError: the memory is too small for the smallest batch.
         TextError: as in `solve` and `plans_of`.
     """
-    writer = subject.trained.coprocessor
-    if not writer.writes_latents:
-        raise CheckpointError(
-            f"{subject.trained.id!r} of kind {writer.config.kind!r} writes no latents, and "
-            "problems are asked with them: measure it without --problems"
-        )
+    _check_writes(subject.trained)
     problems = asked.problems()
     conditions = conditions_of(subject, asked.seed)
     few = asked.few(problems) if subject.chains else []
-    plans = plans_of(base, writer, subject.chains, [*problems, *few])
-    total = len(problems) * (1 + len(plans))
+    plans = plans_of(base, subject.trained.coprocessor, subject.chains, [*problems, *few])
     smaller = smaller_batches(conditions.values(), on_note, what="problems", way_out=WAY_OUT)
-
-    def counting(before: int) -> Callable[[int, int], None]:
-        return lambda done, _: on_problems(before + done, total)
-
-    right = solve(base, conditions, problems, batch=batch, on_problems=counting(0), smaller=smaller)
+    count = _counting(on_problems, len(problems), 1 + len(plans))
+    right = solve(base, conditions, problems, batch=batch, on_problems=count(0), smaller=smaller)
     chains = {
         name: chained(
             base,
@@ -144,7 +135,7 @@ def ask_problems(
             plan,
             tried=few,
             batch=batch,
-            on_problems=counting(number * len(problems)),
+            on_problems=count(number),
             smaller=smaller,
         )
         for number, (name, plan) in enumerate(plans.items(), 1)
@@ -158,6 +149,31 @@ def ask_problems(
         right={**right, **{name: each.right for name, each in chains.items()}},
         chains=chains,
     )
+
+
+def _check_writes(trained: Trained) -> None:
+    """See that problems can be asked with latents.
+
+    Raises:
+        CheckpointError: the coprocessor's kind writes none.
+    """
+    writer = trained.coprocessor
+    if not writer.writes_latents:
+        raise CheckpointError(
+            f"{trained.id!r} of kind {writer.config.kind!r} writes no latents, and "
+            "problems are asked with them: measure it without --problems"
+        )
+
+
+def _counting(
+    on_problems: Callable[[int, int], None], problems: int, times: int
+) -> Callable[[int], Callable[[int, int], None]]:
+    """Makes what tells of problems done, where all were asked so many times before."""
+
+    def after(number: int) -> Callable[[int, int], None]:
+        return lambda done, _: on_problems(number * problems + done, times * problems)
+
+    return after
 
 
 def _difference(first: Sequence[bool], second: Sequence[bool], seed: int) -> dict[str, Any]:

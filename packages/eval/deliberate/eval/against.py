@@ -52,18 +52,16 @@ class Against:
     chains: tuple[str, ...] = ()
     """`cot`, `cot:TOKENS` and `cot:latency`."""
 
-    def check(self, sample: Sample | None) -> None:
-        """See that it can be compared with where it is to be.
+    def check(self, sample: Sample) -> None:
+        """See that it can be compared with on texts.
 
         Args:
-            sample: Of texts; none where problems are asked.
+            sample: What of them is measured.
 
         Raises:
             ValueError: texts have no questions to think about, or are too few tokens to ask for
                 latents again; or the latents come late.
         """
-        if sample is None:
-            return
         if self.chains:
             raise ValueError(
                 f"against {self.chains[0]!r} is for questions with an answer to find, and texts "

@@ -71,7 +71,8 @@ def ratio(above: np.ndarray, below: np.ndarray, *, seed: int = 0) -> Change:
 
     Args:
         above: One a text.
-        below: One a text, of a sum that is not 0.
+        below: One a text, of a sum that is clearly above 0: where some draws of it are near 0, or
+            below, no interval says anything.
         seed: Of the resampling.
     """
     draws = _draws(len(above), seed)

@@ -81,7 +81,7 @@ class Candidate:
         """The prompt's cache."""
         return prefill(self.base, [prompt])[0]
 
-    def thought(self, prompt: Int[Tensor, " token"]) -> Cache:
+    def augmented(self, prompt: Int[Tensor, " token"]) -> Cache:
         """The prompt's cache, with latents where any are written."""
         reading = self.base.read(prompt[None])
         plain = caches(reading, [len(prompt)], origin=self.base.origin)

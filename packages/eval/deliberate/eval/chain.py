@@ -104,13 +104,14 @@ def plans_of(
 
     Raises:
         CacheError: such a problem has no room for latents.
+        DeliberateError: the memory is too small for it.
         TextError: a problem with its chain of thought does not fit the base's positions.
     """
     plans = {}
     for name in names:
         if name == LATENCY:
             question = sorted((problem.question for problem in asked), key=len)[len(asked) // 2]
-            latency = measure_latency(base, writer, *prefill(base, [tokenize(base, question)]))
+            latency = measure_latency(base, writer, tokenize(base, question))
             plans[name] = Plan(tokens=latency.tokens, latency=latency)
         else:
             plans[name] = Plan(tokens=int(name.partition(":")[2] or writer.config.latents))

@@ -20,6 +20,7 @@ from deliberate.core.augment import has_room
 from deliberate.core.base import Base
 from deliberate.core.cache_file import save
 from deliberate.core.errors import TextError
+from deliberate.core.memory import within_memory
 from deliberate.eval.candidate import Candidate, resized
 from deliberate.eval.clock import Spread, in_turn, spread
 from deliberate.eval.cost_report import ByLatents, ByThought, Cost, Row
@@ -36,6 +37,9 @@ BY_LATENTS = (0, 4, 8, 16, 32, 64)
 
 THOUGHTS = (4, 8, 16, 32, 64)
 """Numbers of tokens that the base decodes before its answer, for comparison."""
+
+WAY_OUT = "give fewer --prompt-tokens, --dtype bfloat16, or another device"
+"""What to do where the memory is too small for one prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +98,7 @@ def cost(
 
     Raises:
         CheckpointError: as in `subject.conditions_of`.
+        DeliberateError: the memory is too small for the prompt.
         TextError: the prompt leaves no room for latents and answer in the base's positions.
     """
     setting = setting or CostSetting()
@@ -101,12 +106,14 @@ def cost(
     tokens = _prompt_tokens(candidates, setting)
     generator = torch.Generator().manual_seed(setting.seed)
     prompt = torch.randint(base.vocab, (tokens,), generator=generator).to(base.device)
-    asked = [_Asked(each, prompt) for each in candidates]
-    runs: Runs = {}
-    for at, each in enumerate(asked):
-        runs |= {(name, at): run for name, run in each.runs(setting.decoded_tokens).items()}
-    runs |= _with_other_numbers(asked)
-    seconds = in_turn(runs, repeats=setting.repeats, on_runs=on_runs)
+    with within_memory(f"with a prompt of {tokens} tokens", WAY_OUT):
+        asked = [_Asked(each, prompt) for each in candidates]
+        runs: Runs = {}
+        for at, each in enumerate(asked):
+            runs |= {(name, at): run for name, run in each.runs(setting.decoded_tokens).items()}
+        runs |= _with_other_numbers(asked)
+        seconds = in_turn(runs, repeats=setting.repeats, device=base.device, on_runs=on_runs)
+        rows = [_row(each, at, setting, seconds) for at, each in enumerate(asked)]
     return Cost(
         device=_named(base.device),
         dtype=str(base.model.dtype).removeprefix("torch."),
@@ -114,7 +121,7 @@ def cost(
         prompt_tokens=tokens,
         decoded_tokens=setting.decoded_tokens,
         repeats=setting.repeats,
-        rows=[_row(each, at, setting, seconds) for at, each in enumerate(asked)],
+        rows=rows,
         by_latents=[
             ByLatents(latents=count, first_token_cached_seconds=_spread(seconds.get(key)))
             for count in BY_LATENTS
@@ -166,25 +173,25 @@ class _Asked:
 
     def __init__(self, candidate: Candidate, prompt: Int[Tensor, " token"]) -> None:
         self.candidate, self.prompt = candidate, prompt
-        self.plain, self.thought = candidate.plain(prompt), candidate.thought(prompt)
+        self.plain, self.augmented = candidate.plain(prompt), candidate.augmented(prompt)
 
     def runs(self, decoded: int) -> dict[str, Callable[[], object]]:
         """What is timed of it, by name."""
         decode = self.candidate.decode
         cached = {"cache": partial(decode, [self.plain], 1)} if self.candidate.reads_caches else {}
         # The last has its latents already, and pays for one token's logits besides.
-        last = partial(decode, [self.thought], decoded + 1)
+        last = partial(decode, [self.augmented], decoded + 1)
         return {"text": partial(self.from_text, 1), **cached, "decode": last}
 
     def from_text(self, tokens: int) -> list[list[int]]:
         """Read the prompt and decode."""
-        return self.candidate.decode([self.candidate.thought(self.prompt)], tokens)
+        return self.candidate.decode([self.candidate.augmented(self.prompt)], tokens)
 
     def bytes_on_disk(self) -> tuple[int, int]:
         """Sizes of the files of the plain and of the augmented cache."""
         with tempfile.TemporaryDirectory() as folder:
             paths = Path(folder, "plain.st"), Path(folder, "augmented.st")
-            for cache, path in zip((self.plain, self.thought), paths, strict=True):
+            for cache, path in zip((self.plain, self.augmented), paths, strict=True):
                 save(cache, path)
             plain, augmented = (path.stat().st_size for path in paths)
         return plain, augmented

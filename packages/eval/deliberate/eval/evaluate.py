@@ -6,12 +6,13 @@
 Source: arXiv:2412.17747, section 3.1 and table 1; the controls and intervals are ours.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from deliberate.core.base import Base
 from deliberate.core.checkpoint import Trained
-from deliberate.core.measure import Losses, Observed, measure_late
+from deliberate.core.measure import Condition, Losses, Observed, measure_late
+from deliberate.core.memory import Smaller
 from deliberate.core.pairs import PairFormat
 from deliberate.eval.examples import Examples
 from deliberate.eval.gate import GainsObserved, Gate
@@ -113,34 +114,88 @@ def evaluate_together(
     """
     sample = sample or Sample()
     conditions = {
-        (number, name): condition
+        f"{number} {name}": condition
         for number, subject in enumerate(subjects)
         for name, condition in conditions_of(subject, sample.seed).items()
     }
-    first, latents = subjects[0].trained, [s.trained.coprocessor.config.latents for s in subjects]
     drawn = draw(
         base,
-        first,
+        subjects[0].trained,
         sample,
-        latents=max(latents),
+        latents=max(subject.trained.coprocessor.config.latents for subject in subjects),
         data=data,
         field=field,
         pairs=pairs,
         domain=domain,
     )
-    total = len(drawn.passages)
     watching = [
-        _Watching(f"{number} latents", base, drawn, sample) for number in range(len(subjects))
+        _Watching(number, subject, base, drawn, sample) for number, subject in enumerate(subjects)
     ]
+    smaller = smaller_batches(conditions.values(), on_note, what="passages", way_out=WAY_OUT)
+    by_delay = _measured(base, conditions, drawn, sample, watching, smaller, on_passages)
+    return [each.report(by_delay) for each in watching]
+
+
+class _Watching:
+    """What is kept of each anchor, or of some of them, beside the sums."""
+
+    def __init__(
+        self, number: int, subject: Subject, base: Base, drawn: Drawn, sample: Sample
+    ) -> None:
+        self._prefix = f"{number} "  # of this subject's conditions
+        self._subject, self._base, self._drawn, self._sample = subject, base, drawn, sample
+        name = f"{self._prefix}latents"
+        self._gains = GainsObserved(name, drawn.passages)
+        self._examples = Examples(name, drawn.passages, base.tokenizer, delay=sample.delays[0])
+
+    def __call__(self, observed: Observed) -> None:
+        self._gains(observed)
+        self._examples(observed)
+
+    def report(self, by_delay: Mapping[int, Losses]) -> Report:
+        """What was measured of this subject, among all that were."""
+        trained = self._subject.trained
+        gated = trained.coprocessor.writes_latents
+        return Report(
+            base=self._base,
+            trained=trained,
+            baselines=self._subject.baselines,
+            by_delay={delay: self._own(losses) for delay, losses in by_delay.items()},
+            sample=self._sample,
+            drawn=self._drawn,
+            gate=Gate(gains=self._gains.found, seed=self._sample.seed) if gated else None,
+            quoted=self._examples,
+        )
+
+    def _own(self, losses: Losses) -> Losses:
+        sums = {
+            name.removeprefix(self._prefix): sums
+            for name, sums in losses.sums.items()
+            if name.startswith(self._prefix)
+        }
+        return replace(losses, sums={"base": losses.sums["base"], **sums})
+
+
+def _measured(
+    base: Base,
+    conditions: Mapping[str, Condition],
+    drawn: Drawn,
+    sample: Sample,
+    watching: Sequence[_Watching],
+    smaller: Smaller,
+    on_passages: Callable[[int, int], None],
+) -> dict[int, Losses]:
+    """Losses by delay, watched anchor by anchor."""
+    total = len(drawn.passages)
 
     def observe(observed: Observed) -> None:
         for each in watching:
             each(observed)
 
     on_passages(0, total)
-    by_delay = measure_late(
+    return measure_late(
         base,
-        {f"{number} {name}": each for (number, name), each in conditions.items()},
+        conditions,
         drawn.passages,
         delays=sample.delays,
         anchors=sample.anchors,
@@ -148,41 +203,5 @@ def evaluate_together(
         seed=sample.seed,
         on_batch=lambda done: on_passages(done, total),
         observe=observe,
-        smaller=smaller_batches(conditions.values(), on_note, what="passages", way_out=WAY_OUT),
+        smaller=smaller,
     )
-
-    def own(losses: Losses, number: int) -> Losses:
-        names = {name: f"{number} {name}" for other, name in conditions if other == number}
-        sums = {name: losses.sums[full] for name, full in names.items() if full in losses.sums}
-        return replace(losses, sums={"base": losses.sums["base"], **sums})
-
-    return [
-        Report(
-            base=base,
-            trained=subject.trained,
-            baselines=subject.baselines,
-            by_delay={delay: own(losses, number) for delay, losses in by_delay.items()},
-            sample=sample,
-            drawn=drawn,
-            gate=each.gate if subject.trained.coprocessor.writes_latents else None,
-            quoted=each.examples,
-        )
-        for number, (subject, each) in enumerate(zip(subjects, watching, strict=True))
-    ]
-
-
-class _Watching:
-    """What is kept of each anchor, or of some of them, beside the sums."""
-
-    def __init__(self, name: str, base: Base, drawn: Drawn, sample: Sample) -> None:
-        self._gains = GainsObserved(name, drawn.passages)
-        self._seed = sample.seed
-        self.examples = Examples(name, drawn.passages, base.tokenizer, delay=sample.delays[0])
-
-    def __call__(self, observed: Observed) -> None:
-        self._gains(observed)
-        self.examples(observed)
-
-    @property
-    def gate(self) -> Gate:
-        return Gate(gains=self._gains.found, seed=self._seed)

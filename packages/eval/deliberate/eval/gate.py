@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from deliberate.core.gate import asks
 from deliberate.core.measure import Observed
 from deliberate.core.passages import Passage
 from deliberate.core.verdict import FEWEST_UNITS
@@ -138,12 +139,13 @@ class Gate:
         if not is_gain(whole.gains[name], whole.units(documents=many), seed=self.seed):
             return None
         chosen_on, checked_on = halves(whole, seed=self.seed)
-        gain = checked_on.gains[name].astype(float)
+        gain, units = checked_on.gains[name].astype(float), checked_on.units(documents=many)
         threshold = keeping(chosen_on.entropy, chosen_on.gains[name], percent=SHARE)
-        found, unit = np.unique(checked_on.units(documents=many), return_inverse=True)
-        if threshold is None or gain.sum() <= 0 or len(found) < FEWEST_UNITS:
+        # A share of what may as well be nothing has no interval, so this half needs its own gain.
+        if threshold is None or not is_gain(gain, units, seed=self.seed):
             return None
-        asked = checked_on.entropy >= threshold
+        _, unit = np.unique(units, return_inverse=True)
+        asked = asks(checked_on.entropy, threshold)
         rows = np.stack([asked, np.ones(len(asked)), gain * asked, gain], axis=1)
         calls, anchors, kept, total = summed(rows, unit).T
         return {
@@ -171,10 +173,11 @@ def curve(entropy: Values, gain: Values) -> list[dict[str, float]]:
     return [
         {
             "threshold": float(threshold),
-            "calls_percent": float(100 * (entropy >= threshold).mean()),
-            "gain_percent": float(100 * gain[entropy >= threshold].sum() / total),
+            "calls_percent": float(100 * asked.mean()),
+            "gain_percent": float(100 * gain[asked].sum() / total),
         }
         for threshold in thresholds
+        for asked in [asks(entropy, threshold)]
     ]
 
 

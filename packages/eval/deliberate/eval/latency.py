@@ -1,29 +1,33 @@
 """How long latents take, and how many tokens the base decodes in that time.
 
-cache --augment--> seconds, cache --a token at a time--> seconds a token
+question --base--> cache --augment--> seconds
+                         --a token at a time--> seconds a token
 """
 
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from deliberate.core.augment import augment, check_room
 from deliberate.core.base import Base
-from deliberate.core.cache import Batch, Cache
+from deliberate.core.cache import Batch, Cache, caches
 from deliberate.core.coprocessor import Coprocessor
+from deliberate.core.memory import within_memory
+from deliberate.eval.clock import in_turn
 
 REPEATS = 15
-"""Times that each of the two is measured, in turn, so that what else a machine does meets both."""
-
-WARM = 3
-"""Times before that, which do not count."""
+"""Timed turns, after one that is not timed."""
 
 DECODED = 8
 """Tokens decoded at a time, or as many as there are positions for."""
+
+WAY_OUT = "ask fewer --steps, --dtype bfloat16, or another device"
+"""What to do where the memory is too small for a single question."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,29 +47,37 @@ class Latency:
 
 
 @torch.no_grad()
-def measure_latency(base: Base, coprocessor: Coprocessor, cache: Cache) -> Latency:
-    """Time the latents after a question, and the base that decodes from it.
+def measure_latency(
+    base: Base, coprocessor: Coprocessor, question: Int[Tensor, " token"]
+) -> Latency:
+    """Time the latents after a question that was read, and the base that decodes from it.
 
     Args:
-        base: Made the cache.
-        coprocessor: Writes the latents.
-        cache: A question's, plain; left as it was.
+        base: Reads the question.
+        coprocessor: Writes the latents, from what the base keeps of the question or, where it
+            reads more, from what the base just read.
+        question: From `tokenize`.
 
     Raises:
         CacheError: there is no room for latents.
+        DeliberateError: the memory is too small.
         TextError: there is no room for a token.
     """
-    check_room(base, cache, 1)
-    room = DECODED if base.positions is None else base.positions - cache.next_position
-    steps = min(DECODED, room)
-    latents, tokens = [], []
-    for number in range(WARM + REPEATS):
-        thinking = _seconds(base, lambda: augment(base, coprocessor, [cache]))
-        decoding = _seconds(base, lambda: _decode(base, cache, steps))
-        if number >= WARM:
-            latents.append(thinking)
-            tokens.append(decoding / steps)
-    return Latency(latents_seconds=median(latents), token_seconds=median(tokens))
+    with within_memory(f"timing latents after {len(question)} tokens", WAY_OUT):
+        reading = base.read(question[None])
+        plain = caches(reading, [len(question)], origin=base.origin)
+        check_room(base, plain[0], 1)
+        room = DECODED if base.positions is None else base.positions - plain[0].next_position
+        steps = min(DECODED, room)
+        read = None if coprocessor.reads_caches else reading
+        runs = {
+            "latents": partial(augment, base, coprocessor, plain, reading=read),
+            "tokens": partial(_decode, base, plain[0], steps),
+        }
+        seconds = in_turn(runs, repeats=REPEATS, device=base.device)
+    return Latency(
+        latents_seconds=median(seconds["latents"]), token_seconds=median(seconds["tokens"]) / steps
+    )
 
 
 def _decode(base: Base, cache: Cache, steps: int) -> None:
@@ -75,17 +87,3 @@ def _decode(base: Base, cache: Cache, steps: int) -> None:
         token = base.logits(hidden).argmax(-1)
         hidden = batch.feed(base.trunk, base.embed(token[:, None]))[:, -1]
         token.tolist()  # as decoding looks at each
-
-
-def _seconds(base: Base, work: Callable[[], object]) -> float:
-    _wait(base)
-    start = time.perf_counter()
-    work()
-    _wait(base)
-    return time.perf_counter() - start
-
-
-def _wait(base: Base) -> None:
-    """For a device that works on by itself."""
-    if base.device.type == "cuda":
-        torch.cuda.synchronize(base.device)

@@ -32,6 +32,9 @@ class Subject:
     chains: Sequence[str] = ()
     """The base's own chains of thought, as `Against` names them; for problems alone."""
 
+    lenient: bool = False
+    """Whether what there cannot be is left out, as `left_out` tells, and not refused."""
+
 
 def conditions_of(subject: Subject, seed: int) -> dict[str, Condition]:
     """What the base reads after each anchor, by the name that a report gives it.
@@ -42,17 +45,15 @@ def conditions_of(subject: Subject, seed: int) -> dict[str, Condition]:
 
     Raises:
         CheckpointError: a baseline is none, or has another number of latents; or a control, or
-            asking again, needs latents that there are not.
+            asking again, needs latents that there are not, and the subject is not lenient.
     """
-    writer = subject.trained.coprocessor
-    if subject.every and not writer.writes_latents:
-        raise CheckpointError(
-            f"'every:{subject.every[0]}' asks for latents again, and {subject.trained.id!r} of "
-            f"kind {writer.config.kind!r} writes none: leave it out of --against"
-        )
+    writer, lacking = subject.trained.coprocessor, left_out(subject)
+    if not subject.lenient:
+        _check_named(subject, lacking)
     controls = {
         name: Condition(writer=writer, change=CONTROLS[name](seed), partnered=name in OF_PARTNERS)
         for name in _controls(subject)
+        if name not in lacking
     }
     baselines = {}
     for name, trained in subject.baselines.items():
@@ -60,7 +61,26 @@ def conditions_of(subject: Subject, seed: int) -> dict[str, Condition]:
         baselines[name] = Condition(writer=trained.coprocessor, partnered=False)
     latents = Condition(writer=writer, partnered=False)
     again = {f"every:{every}": replace(latents, every=every) for every in subject.every}
-    return {"latents": latents, **controls, **again, **baselines}
+    able = {name: condition for name, condition in again.items() if name not in lacking}
+    return {"latents": latents, **controls, **able, **baselines}
+
+
+def left_out(subject: Subject) -> list[str]:
+    """What a subject cannot be compared with, since it writes no latents, or a single one.
+
+    Controls that nobody named are always left out, and what was named where the subject is lenient.
+
+    Args:
+        subject: The coprocessor, and what it is compared with.
+
+    Returns:
+        Names as `--against` has them: of controls, of asking again, of chains of thought.
+    """
+    writer = subject.trained.coprocessor
+    count = writer.config.latents if writer.writes_latents else 0
+    again = [f"every:{every}" for every in subject.every]
+    named = [*_controls(subject), *again, *subject.chains]
+    return [name for name in named if count < (2 if name in OF_SEVERAL else 1)]
 
 
 def smaller_batches(
@@ -90,23 +110,29 @@ def smaller_batches(
 
 
 def _controls(subject: Subject) -> Sequence[str]:
-    """The controls that were named, or those by default that there can be.
+    """The controls that were named, or those by default."""
+    return DEFAULT if subject.controls is None else subject.controls
+
+
+def _check_named(subject: Subject, lacking: Sequence[str]) -> None:
+    """Refuse what was named and cannot be; chains of thought go with problems, and are seen there.
 
     Raises:
-        CheckpointError: a named one needs latents that there are not.
+        CheckpointError: a control, or asking again, needs latents that there are not.
     """
-    config = subject.trained.coprocessor.config
-    count = config.latents if subject.trained.coprocessor.writes_latents else 0
-    named = DEFAULT if subject.controls is None else subject.controls
-    able = [name for name in named if count > (name in OF_SEVERAL)]
-    if subject.controls is None or len(able) == len(named):
-        return able
-    (odd, *_) = [name for name in named if name not in able]
-    least = "two latents" if odd in OF_SEVERAL else "latents"
-    raise CheckpointError(
-        f"control {odd!r} needs {least}, and {subject.trained.id!r} of kind {config.kind!r} writes "
-        f"{count}: leave it out of --against"
-    )
+    config, named = subject.trained.coprocessor.config, subject.controls or ()
+    whose = f"{subject.trained.id!r} of kind {config.kind!r} writes"
+    for name in lacking:
+        if name in named:
+            least = "two latents" if name in OF_SEVERAL else "latents"
+            count = config.latents if subject.trained.coprocessor.writes_latents else 0
+            raise CheckpointError(
+                f"control {name!r} needs {least}, and {whose} {count}: leave it out of --against"
+            )
+        if name.startswith("every:"):
+            raise CheckpointError(
+                f"{name!r} asks for latents again, and {whose} none: leave it out of --against"
+            )
 
 
 def _check_baseline(name: str, baseline: Trained, writer: Coprocessor) -> None:
