@@ -218,3 +218,27 @@ def folder_of_another(llama_folder, make, offline):
     base = load_base(str(llama_folder))
     save_coprocessor(make(base, "paper"), Path("another"), base=base)
     return Path("another")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "tasks"),
+    [
+        ("continued", {}, {"perplexity", "cost"}),
+        ("hidden", {}, {"perplexity", "problems", "cost"}),
+        ("full", {"latents": 1}, {"perplexity", "problems", "cost"}),
+    ],
+)
+def test_a_suite_leaves_out_what_a_run_cannot_do(
+    run, llama_folder, make, held_out, kind, settings, tasks
+):
+    from deliberate.core import load_base, save_coprocessor
+
+    base = load_base(str(llama_folder))
+    save_coprocessor(make(base, "warm", kind=kind, **settings), Path("other"), base=base)
+    outcome = run(
+        "eval", "other", "--suite", "quick", "--data", held_out, "--ahead", "4", "--anchors", "2",
+        "--texts", "4", "--delay", "0", "--problems", "symbols", "--steps", "1", "--count", "2",
+        *SHORT, "--json",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out).keys() == tasks

@@ -31,9 +31,10 @@ def compared(
 
     if soft is None and against is None and list(runs) == [options.EMBEDDED]:
         soft = f"{options.EMBEDDED}-soft"
-    if against is None and suite is not None:
-        against = AGAINST[suite]
-    named = Against() if against is None else parsed(against)
+    if against is not None:
+        named = parsed(against)
+    else:
+        named = Against() if suite is None else replace(parsed(AGAINST[suite]), lenient=True)
     if soft is None:
         return named
     if "soft" in named.baselines:
@@ -69,6 +70,7 @@ def load_subjects(
             controls=against.controls,
             every=against.every,
             chains=against.chains,
+            lenient=against.lenient,
             baselines={
                 name: baseline
                 for name, baseline in baselines.items()

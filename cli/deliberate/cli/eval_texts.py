@@ -102,9 +102,10 @@ def texts_named(said: Mapping[str, Any], *, against: "Against", run: str, exampl
         delays=_own_delay(run) if said["delay"] is None else _delays(said["delay"]),
         seed=said["seed"],
     )
-    against.check(sample)
+    if not against.lenient:
+        against.check(sample)
     return Texts(
-        against=against,
+        against=against.fitting(sample),
         sample=sample,
         data=said["data"],
         field=said["field"],

@@ -118,7 +118,8 @@ def evaluate(
         emit(plain if suite else plain[tasks[0].name])
     else:
         for task in tasks:
-            task.show(results[task.name], runs, model.id)
+            if task.name in results:
+                task.show(results[task.name], runs, model.id)
     if where == Place() and suite:
         note("nothing was kept: -o FOLDER writes a report")
 
@@ -179,6 +180,8 @@ def _measured(
     tasks: Sequence[Task], runs: Sequence[str], base: "Base", where: Place, *, command: str
 ) -> dict[str, Any]:
     """What each task came to, by name."""
+    from deliberate.eval.subject import left_out
+
     load = cache(lambda name: load_coprocessor(name, base))
     kept = None
     if where.folder is not None:
@@ -187,6 +190,17 @@ def _measured(
     found = {}
     for task in tasks:
         subjects = load_subjects(runs, task.against, load)
+        silent = [
+            each.trained.id for each in subjects if not each.trained.coprocessor.writes_latents
+        ]
+        if silent and task.name == PROBLEMS and len(tasks) > 1:
+            note(
+                f"problems: left out, since {', '.join(silent)} writes no latents to ask them with"
+            )
+            continue
+        lacking = {name for each in subjects if each.lenient for name in left_out(each)}
+        if lacking:
+            note(f"{task.name}: without {', '.join(sorted(lacking))}, which need more latents")
         measure = partial(task.measure, base, subjects)
         if kept is not None:
             settings = {**task.settings(), **_surroundings(base, subjects)}

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 from deliberate.eval.controls import CONTROLS
@@ -51,6 +51,14 @@ class Against:
 
     chains: tuple[str, ...] = ()
     """`cot`, `cot:TOKENS` and `cot:latency`."""
+
+    lenient: bool = False
+    """Whether what there cannot be is left out and not refused, since nobody asked for it."""
+
+    def fitting(self, sample: Sample) -> "Against":
+        """Without asking again where a sample of texts has no use for it."""
+        there = [each for each in self.every if 0 in sample.delays and each < sample.ahead]
+        return replace(self, every=tuple(there))
 
     def check(self, sample: Sample) -> None:
         """See that it can be compared with on texts.
