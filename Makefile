@@ -4,7 +4,7 @@ BIN = .venv/bin
 DEMO = build/demo
 NANO = packages/core/deliberate/core/nano
 
-.PHONY: install demo test check bench nano
+.PHONY: install demo test check audit torture bench nano
 
 install: .venv/installed
 
@@ -34,6 +34,15 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/ty check
+	$(MAKE) audit
+
+# Known vulnerabilities of the tested versions, where the database can be asked.
+audit: install
+	$(BIN)/python .ci/audit.py
+
+# Damaged and forged files until the time is over: TORTURE_SECONDS each, from TORTURE_SEED.
+torture: install
+	$(BIN)/pytest -q tests/hostile/torture.py
 
 bench: install
 	for claim in startup cache_io decode one_pass utilisation memory head kinds serve; do $(BIN)/python benchmarks/$$claim.py || exit 1; done

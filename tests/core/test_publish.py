@@ -43,6 +43,7 @@ def test_what_is_sent_names_no_folder_of_this_machine(hub, run, report):
     config["base"].update(id="/home/someone/models/mine", revision="")
     config["recipe"]["data"] = {"train": "/home/someone/secret plans/letters.txt"}
     recipe = {"base": {"id": "~/models/mine"}, "data": config["recipe"]["data"], "steps": 3}
+    config.pop("checksum")  # changed by hand
     (run / "config.json").write_text(json.dumps(config))
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     told = report(run, data="/home/someone/secret plans/letters.txt (held out)")

@@ -75,7 +75,7 @@ def base_for(
         typer.BadParameter: the user asked for another dtype than the file's.
     """
     from deliberate.cli.models import load_base
-    from deliberate.core.cache_file import check_base
+    from deliberate.core.cache_fit import check_fit
 
     held, origin = dtype_of(file), file.origin
     if dtype not in {None, held}:
@@ -87,7 +87,7 @@ def base_for(
         base = load_base(origin.base, dtype=held, device=device, **noted)
     else:
         base = load_base(name or EMBEDDED, dtype=held, device=device)
-    check_base(origin, base=base.id, fingerprint=base.fingerprint, path=file.path)
+    check_fit(file, base)
     return base
 
 
@@ -97,10 +97,10 @@ def check_fits(file: "CacheFile", base: "Base") -> None:
     Raises:
         CacheError: another base made it, or this base in another dtype.
     """
-    from deliberate.core.cache_file import check_base
+    from deliberate.core.cache_fit import check_fit
     from deliberate.core.errors import CacheError
 
-    check_base(file.origin, base=base.id, fingerprint=base.fingerprint, path=file.path)
+    check_fit(file, base)
     held, wanted = dtype_of(file), base.model.dtype
     if held != wanted:
         raise CacheError(

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import typer
 from typer.exceptions import TyperException
 
+from deliberate.cli.terminal import harmless
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 and the signal's number."""
 
@@ -55,4 +57,4 @@ def sentence(error: Exception) -> str:
         message = where + error.strerror.lower() + (f": {way_out}" if way_out else "")
     else:
         message = str(error)
-    return " ".join(message.split())
+    return harmless(message)

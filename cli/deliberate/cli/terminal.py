@@ -22,6 +22,16 @@ def emit(result: dict[str, Any]) -> None:
     typer.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
 
 
+def harmless(text: str) -> str:
+    """A text in one line that only shows itself: what would steer the terminal is spelled out."""
+    line = " ".join(text.split())
+    return line if line.isprintable() else "".join(map(_spelled, line))
+
+
+def _spelled(character: str) -> str:
+    return character if character.isprintable() else ascii(character)[1:-1]
+
+
 class Advance(Protocol):
     """Moves a progress bar on."""
 

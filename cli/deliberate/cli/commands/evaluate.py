@@ -3,7 +3,6 @@
 options --> tasks --one after another--> results --> tables, one JSON object, a report
 """
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -94,7 +93,9 @@ def evaluate(
     asks problems that it makes; with --cost it measures what latents cost: time, FLOPs, memory.
     --suite quick measures texts, problems and cost together.
     """
-    runs = [run, *(others or [])]
+    from deliberate.core.redaction import command_line
+
+    runs, typed = [run, *(others or [])], command_line(context.obj)
     wanted = _wanted(context.params)
     check_options(context, wanted)
 
@@ -103,7 +104,6 @@ def evaluate(
 
     if BENCH in wanted:
         asked = Asked(bench or "", bench_data, bench_limit, run_generated_code, batch, resume)
-        typed = shlex.join(context.obj)
         run_bench(
             runs, asked, output=output, force=force, as_json=as_json, load=load, command=typed
         )
@@ -112,7 +112,7 @@ def evaluate(
     with configuring():
         tasks = _tasks(wanted, runs, settled(context, suite), suite, where)
     model = load()
-    results = _measured(tasks, runs, model, where, command=shlex.join(context.obj))
+    results = _measured(tasks, runs, model, where, command=typed)
     if as_json:
         plain = {name: as_object(found, runs) for name, found in results.items()}
         emit(plain if suite else plain[tasks[0].name])

@@ -9,7 +9,7 @@ import typer
 
 from deliberate.cli import options
 from deliberate.cli.cache_files import found
-from deliberate.cli.terminal import emit, note, progress
+from deliberate.cli.terminal import emit, harmless, note, progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -150,43 +150,26 @@ def _folder(folder: Path, *, verify: bool, as_json: bool) -> None:
 
 
 def _coprocessor(folder: Path, *, verify: bool) -> dict[str, Any]:
-    """What is in a coprocessor's folder.
-
-    Raises:
-        CheckpointError: its files cannot be read, or hold numbers that are not finite.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    from deliberate.core.checkpoint import WEIGHTS, read_config
-    from deliberate.core.errors import CheckpointError
+    """What is in a coprocessor's folder."""
+    from deliberate.core import weights_file
+    from deliberate.core.checkpoint import read_config
     from deliberate.core.fingerprint import of_coprocessor
 
-    config, weights = read_config(folder), folder / WEIGHTS
-    try:
-        with safe_open(weights, framework="pt") as file:
-            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            parameters = sum(math.prod(part.get_shape()) for part in parts.values())
-            dtypes = sorted({part.get_dtype() for part in parts.values()})
-            for name in parts if verify else ():
-                if not file.get_tensor(name).isfinite().all():
-                    raise CheckpointError(
-                        f"{str(weights)!r}: {name} holds NaN or infinity; get it again"
-                    )
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"cannot read {str(weights)!r}: {error}; get the coprocessor again"
-        ) from error
+    config, weights = read_config(folder), folder / weights_file.WEIGHTS
+    parts = weights_file.header_of(weights).parts.values()
+    stated = weights_file.verify(folder, config) if verify else None
     return {
         "kind": "coprocessor",
         "path": str(folder),
         "fingerprint": of_coprocessor(folder, config["coprocessor"]),
         "base": config["base"],
         "coprocessor": config["coprocessor"],
-        "parameters": parameters,
-        "dtype": ", ".join(dtypes),
+        "parameters": sum(math.prod(part.shape) for part in parts),
+        "dtype": ", ".join(sorted({part.dtype for part in parts})),
         "bytes": weights.stat().st_size,
         "recipe": config["recipe"],
-        "verified": verify,
+        "checksum": config.get(weights_file.CHECKSUM, ""),
+        "verified": bool(stated),
     }
 
 
@@ -218,4 +201,4 @@ def _plain(value: Any) -> str:
         return ""
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return " ".join(str(value).split())
+    return harmless(str(value))

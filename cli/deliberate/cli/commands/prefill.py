@@ -140,7 +140,7 @@ def _rows(jsonl: Path, field: str) -> Iterator[tuple[int, str]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise TextError(
                 f"row {number} of {str(jsonl)!r} is not JSON: {error}; mend it"
             ) from error

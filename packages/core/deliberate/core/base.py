@@ -27,7 +27,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from deliberate.core import fingerprint, hub
+from deliberate.core import fingerprint, hub, model_folder
 from deliberate.core.cache import Origin, Reading, read
 from deliberate.core.errors import DeliberateError, UnsupportedModelError
 
@@ -143,6 +143,7 @@ def load_base(
         folder, commit = NANO / "base", ""
     else:
         folder, commit = hub.resolve(name, revision=revision, what="base model")
+    model_folder.check(folder, name=name)
     try:
         # Said aloud: transformers otherwise asks on the terminal whether to run code it was sent.
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -153,7 +154,7 @@ def load_base(
         tokenizer = cast(
             PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError, RecursionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DeliberateError(f"cannot load {name!r} as a base model: {reason}") from error
     return Base(

@@ -6,40 +6,27 @@ The layout is described in `docs/cache-format.md`, well enough to write another 
 """
 
 import hashlib
+import io
 import json
 import math
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
+from deliberate.core import plain_file
 from deliberate.core.atomic import replacing
 from deliberate.core.cache import Cache, Origin
+from deliberate.core.cache_layout import FORMAT, VERSION, check_layout, layers_of
 from deliberate.core.errors import CacheError
-from deliberate.core.held_safetensors import HeldSafetensors
+from deliberate.core.safetensors_header import Header, read_header
 
-FORMAT = "deliberate.cache"
-VERSION = "1"
 SUFFIX = ".st"
-
-_TEXT_NAMES = {"token_ids", "position_ids", "last_hidden"}
-_LATENT_NAMES = {"latents", "latents_last_hidden"}
-_METADATA = (
-    "format",
-    "version",
-    "base",
-    "revision",
-    "base_fingerprint",
-    "coprocessor",
-    "coprocessor_fingerprint",
-    "dtype",
-    "checksum",
-)
 
 
 def save(cache: Cache, path: Path) -> None:
@@ -109,29 +96,30 @@ class CacheFile:
         self.path = path
         if content is None and path.is_dir():
             raise CacheError(f"{str(path)!r} is a folder: name one cache file in it")
-        if content is None and not path.is_file():
+        if content is None and not path.exists():
             raise FileNotFoundError(
                 f"no cache file at {str(path)!r}: make one with `deliberate prefill`"
             )
         try:
-            if content is None:
-                self._file: Any = safe_open(path, framework="pt")
-            else:
-                self._file = HeldSafetensors(content)
-        except (SafetensorError, OSError) as error:
+            # The header first, so that no library is shown one that is at odds with itself.
+            header = _header(path, content)
+            self._get: Callable[[str], Tensor] = (
+                safe_open(path, framework="pt").get_tensor
+                if content is None
+                else load(content).__getitem__
+            )
+        except (SafetensorError, OSError, ValueError) as error:
             raise CacheError(
                 f"{str(path)!r} is not a cache file, or is damaged: {error}; make one of a text "
                 "with `deliberate prefill --file PATH`"
             ) from error
-        self.metadata: dict[str, str] = self._file.metadata() or {}
-        self._check_metadata()
-        self._shapes = {
-            name: (tuple(part.get_shape()), part.get_dtype())
-            for name in self._file.keys()  # noqa: SIM118 (not a dict)
-            for part in [self._file.get_slice(name)]
-        }
-        self.num_layers = sum(name.endswith(".keys") for name in self._shapes)
-        self._check_shapes()
+        check_layout(header, name=str(path))
+        self.metadata = header.metadata
+        """The header's strings."""
+        self.shapes = {name: part.shape for name, part in header.parts.items()}
+        """Shape of each tensor by name."""
+        self.num_layers = layers_of(header)
+        """Layers of the base that made it."""
 
     def __enter__(self) -> "CacheFile":
         """The file itself."""
@@ -144,22 +132,17 @@ class CacheFile:
         trace: TracebackType | None,
     ) -> None:
         """Let the file go."""
-        del self._file
+        del self._get
 
     @property
     def num_tokens(self) -> int:
         """Tokens of the text."""
-        return self._shapes["token_ids"][0][0]
+        return self.shapes["token_ids"][0]
 
     @property
     def num_latents(self) -> int:
         """Latents after the text; 0 for a plain cache."""
-        return self._shapes["latents"][0][0] if "latents" in self._shapes else 0
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each tensor by name."""
-        return {name: shape for name, (shape, _) in self._shapes.items()}
+        return self.shapes["latents"][0] if "latents" in self.shapes else 0
 
     @property
     def origin(self) -> Origin:
@@ -169,7 +152,7 @@ class CacheFile:
 
     def tensor(self, name: str) -> Tensor:
         """One tensor, mapped from the file and not read before it is used."""
-        return self._file.get_tensor(name)
+        return self._get(name)
 
     def cache(self) -> Cache:
         """The whole cache."""
@@ -193,7 +176,7 @@ class CacheFile:
             CacheError: the content is not what was written, or holds NaN or infinity.
         """
         stated = {key: value for key, value in self.metadata.items() if key != "checksum"}
-        tensors = [(name, self.tensor(name)) for name in self._shapes]
+        tensors = [(name, self.tensor(name)) for name in self.shapes]
         for name, tensor in tensors:
             if not _is_finite(tensor):
                 raise CacheError(f"{str(self.path)!r}: {name} holds NaN or infinity; make it again")
@@ -203,65 +186,12 @@ class CacheFile:
                 "make it again"
             )
 
-    def _check_metadata(self) -> None:
-        if self.metadata.get("format") != FORMAT:
-            raise CacheError(
-                f"{str(self.path)!r} is a safetensors file and not a cache file: "
-                "make one of a text with `deliberate prefill --file PATH`"
-            )
-        version = self.metadata.get("version")
-        if version != VERSION:
-            raise CacheError(
-                f"{str(self.path)!r} has format version {version!r} and this program reads "
-                f"{VERSION!r}: make it again, or use the program that wrote it"
-            )
-        for name in _METADATA:
-            if name not in self.metadata:
-                raise CacheError(f"{str(self.path)!r} lacks {name!r} in its header; make it again")
 
-    def _check_shapes(self) -> None:
-        names = set(self._shapes)
-        layers = range(self.num_layers)
-        expected = _TEXT_NAMES | {
-            f"layers.{i}.{part}" for i in layers for part in ("keys", "values")
-        }
-        if names & _LATENT_NAMES:
-            expected |= _LATENT_NAMES
-        if names != expected or not layers:
-            odd = ", ".join(sorted(names ^ expected)) or "layers"
-            raise CacheError(
-                f"{str(self.path)!r} has missing or unknown tensors: {odd}; make it again"
-            )
-        tokens, latents = self._size("token_ids", 1), 0
-        hidden = self._size("last_hidden", 1)
-        if "latents" in names:
-            latents = self._size("latents", 2)
-            self._expect("latents", (latents, hidden))
-            self._expect("latents_last_hidden", (hidden,))
-        self._expect("position_ids", (tokens + latents,))
-        for part in ("keys", "values"):
-            heads = self._size(f"layers.0.{part}", 3)
-            width = self._shapes[f"layers.0.{part}"][0][2]
-            for layer in layers:
-                self._expect(f"layers.{layer}.{part}", (heads, tokens + latents, width))
-
-    def _size(self, name: str, rank: int) -> int:
-        shape, _ = self._shapes[name]
-        if len(shape) != rank or 0 in shape:
-            raise CacheError(
-                f"{str(self.path)!r}: {name} has shape {shape} and not {rank} non-empty axes; "
-                "make it again"
-            )
-        return shape[0]
-
-    def _expect(self, name: str, wanted: tuple[int, ...]) -> None:
-        shape, dtype = self._shapes[name]
-        stated = "I64" if name.endswith("_ids") else None
-        if shape != wanted or (stated and dtype != stated):
-            raise CacheError(
-                f"{str(self.path)!r}: {name} is {dtype} {shape} and should be "
-                f"{stated or dtype} {wanted}; make it again"
-            )
+def _header(path: Path, content: bytes | None) -> Header:
+    if content is not None:
+        return read_header(io.BytesIO(content), len(content))
+    with plain_file.opened(path) as file:
+        return read_header(file, os.fstat(file.fileno()).st_size)
 
 
 def check_base(origin: Origin, *, base: str, fingerprint: str, path: Path) -> None:

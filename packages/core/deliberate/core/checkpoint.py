@@ -13,20 +13,20 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from deliberate.core import fingerprint, hub
+from deliberate.core import fingerprint, hub, plain_json, weights_file
 from deliberate.core.atomic import replacing, write_bytes
 from deliberate.core.base import EMBEDDED, NANO, Base
 from deliberate.core.coprocessor import Coprocessor, CoprocessorConfig
 from deliberate.core.errors import CheckpointError
 from deliberate.core.kinds import KINDS, build
+from deliberate.core.weights_file import CHECKSUM, WEIGHTS
 
 FORMAT = "deliberate.coprocessor"
 VERSION = 1
 CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
 
 EMBEDDED_FOLDERS = {EMBEDDED: NANO / "coprocessor", f"{EMBEDDED}-soft": NANO / "soft"}
 """Coprocessors that ship inside the package, by name."""
@@ -88,6 +88,9 @@ def save_coprocessor(
             save_file(written, temporary, metadata={"format": "pt"})
         except SafetensorError as error:
             raise OSError(f"cannot write {str(folder / WEIGHTS)!r}: {error}") from error
+    # As a reader will find it: in JSON, a tuple is a list.
+    config = json.loads(json.dumps(config))
+    config[CHECKSUM] = weights_file.checksum(config, folder / WEIGHTS)
     write_bytes(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
 
@@ -116,6 +119,7 @@ def load_coprocessor(
     base: Base,
     revision: str | None = None,
     dtype: torch.dtype | None = None,
+    verify: bool = False,
 ) -> Trained:
     """Load a coprocessor for its base.
 
@@ -124,6 +128,7 @@ def load_coprocessor(
         base: The base it was trained for, already loaded.
         revision: Branch, tag or commit on the Hub.
         dtype: In which its weights are held; by default the base's.
+        verify: Whether its checksum is compared first, for which its weights are read once more.
 
     Raises:
         CheckpointError: it is not a coprocessor, is damaged, or serves another base.
@@ -132,10 +137,13 @@ def load_coprocessor(
     folder = find_coprocessor(name, revision=revision)
     config = read_config(folder)
     check_serves(config, base, name=str(name))
-    coprocessor = build(settings_of(config, folder), base)
+    if verify:
+        weights_file.verify(folder, config)
+    coprocessor = _built(settings_of(config, folder), base, folder)
     # Before its weights come, or they would be rounded to the base's dtype.
     coprocessor.to(base.device, dtype or base.model.dtype)
-    _load_weights(coprocessor, folder)
+    shapes = {key: tensor.shape for key, tensor in weights_of(coprocessor).items()}
+    load_weights(coprocessor, weights_file.load(folder / WEIGHTS, shapes))
     return Trained(
         coprocessor=coprocessor.eval().requires_grad_(False),
         id=str(name),
@@ -195,7 +203,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"`deliberate train --resume --output-dir {shlex.quote(str(folder))}`"
         )
     try:
-        config = json.loads(path.read_text())
+        config = plain_json.read(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{str(folder)!r} is not a coprocessor: cannot read its {CONFIG} ({error}); "
@@ -208,8 +216,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     if config.get("version") != VERSION:
         raise CheckpointError(
-            f"{str(folder)!r} has format version {config.get('version')!r} and this program reads "
-            f"{VERSION!r}: use the program that wrote it"
+            f"{str(folder)!r} has format version {config.get('version')!r:.80} and this program "
+            f"reads {VERSION!r}: use the program that wrote it"
         )
     for name in ("coprocessor", "base", "recipe"):
         if not isinstance(config.get(name), dict):
@@ -237,9 +245,9 @@ def settings_of(config: dict[str, Any], folder: Path) -> CoprocessorConfig:
             "program that wrote it"
         )
     kind = config["coprocessor"]["kind"]
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise CheckpointError(
-            f"{str(folder)!r} is of kind {kind!r} and this program knows {', '.join(KINDS)}: "
+            f"{str(folder)!r} is of kind {kind!r:.80} and this program knows {', '.join(KINDS)}: "
             "use the program that wrote it"
         )
     settings: dict[str, Any] = {
@@ -250,21 +258,27 @@ def settings_of(config: dict[str, Any], folder: Path) -> CoprocessorConfig:
         return CoprocessorConfig(**settings)
     except (TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{str(folder / CONFIG)!r}: {error}; get the coprocessor again"
+            f"{str(folder / CONFIG)!r}: {' '.join(str(error).split())}; get the coprocessor again"
         ) from error
 
 
-def _load_weights(coprocessor: Coprocessor, folder: Path) -> None:
-    path = folder / WEIGHTS
+def _built(config: CoprocessorConfig, base: Base, folder: Path) -> Coprocessor:
+    """A coprocessor that its settings describe, if its file has the weights for it.
+
+    Raises:
+        CheckpointError: it has not, or this base cannot have such a coprocessor.
+    """
+    if "rank" in KINDS[config.kind].uses:
+        # Or a number in a small file would decide how much memory is taken.
+        shapes = [part.shape for part in weights_file.header_of(folder / WEIGHTS).parts.values()]
+        if not any(config.rank in shape for shape in shapes):
+            raise CheckpointError(
+                f"{str(folder / CONFIG)!r} says rank {config.rank} and none of its weights has "
+                "that: get the coprocessor again"
+            )
     try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"cannot read {str(path)!r}: {error}; get the coprocessor again"
-        ) from error
-    try:
-        load_weights(coprocessor, weights)
+        return build(config, base)
     except ValueError as error:
         raise CheckpointError(
-            f"{str(path)!r} does not hold the weights that {CONFIG} describes"
+            f"{str(folder / CONFIG)!r}: {error}; get the coprocessor again"
         ) from error

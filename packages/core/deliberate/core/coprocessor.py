@@ -8,6 +8,7 @@ that knows their names.
 Source: arXiv:2412.17747, sections 2.1 and 2.2.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal
@@ -65,8 +66,9 @@ class CoprocessorConfig:
         """Check the values.
 
         Raises:
-            ValueError: one of them is out of range.
+            ValueError: one of them is out of range, or of another type.
         """
+        self._check_types()
         if not 1 <= self.latents <= MAX_LATENTS:
             raise ValueError(f"latents must be from 1 to {MAX_LATENTS}, got {self.latents}")
         if self.rank < 1:
@@ -76,12 +78,31 @@ class CoprocessorConfig:
                 raise ValueError(f"{name} must name at least one, or be null for all")
         if self.layers is not None and list(self.layers) != sorted({*self.layers}):
             raise ValueError(f"layers must be in rising order, each once, got {list(self.layers)}")
-        if self.latent_scale <= 0:
+        if not 0 < self.latent_scale < math.inf:
             raise ValueError(f"latent_scale must be above 0, got {self.latent_scale}")
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 known = ", ".join(allowed)
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+
+    def _check_types(self) -> None:
+        """See that the values are of their types.
+
+        Raises:
+            ValueError: one of them is not.
+        """
+        numbers = [("latents", self.latents), ("rank", self.rank)]
+        numbers += [("layers", each) for each in self.layers or ()]
+        texts = [("kind", self.kind), *((name, getattr(self, name)) for name in _CHOICES)]
+        texts += [("targets", each) for each in self.targets or ()]
+        for name, value in numbers:
+            if type(value) is not int:
+                raise ValueError(f"{name} must be a whole number, got {value!r:.80}")
+        for name, value in texts:
+            if not isinstance(value, str):
+                raise ValueError(f"{name} must be text, got {value!r:.80}")
+        if type(self.latent_scale) not in {int, float}:
+            raise ValueError(f"latent_scale must be a number, got {self.latent_scale!r:.80}")
 
 
 OWN = ("layers", "rank", "targets")

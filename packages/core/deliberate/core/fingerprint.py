@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from deliberate.core import plain_file, plain_json
 from deliberate.core.atomic import write_bytes
 
 _NOT_ARCHITECTURE = {
@@ -27,8 +28,14 @@ def of_base(folder: Path) -> str:
     """Fingerprint of a base model's folder.
 
     The configuration is read as it is written: what a library makes of it depends on its version.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: the configuration is not JSON, or not an object.
     """
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads(plain_file.read(folder / "config.json", most=plain_json.MOST_BYTES))
+    if not isinstance(config, dict):
+        raise ValueError(f"{str(folder / 'config.json')!r} holds no JSON object")
     return _of(folder, {key: v for key, v in config.items() if key not in _NOT_ARCHITECTURE})
 
 
@@ -52,7 +59,7 @@ def _file_hash(path: Path) -> str:
     memory = _memory_file()
     known = _recall(memory)
     if key not in known:
-        with path.open("rb") as file:
+        with plain_file.opened(path) as file:
             known[key] = hashlib.file_digest(file, "sha256").hexdigest()
         try:
             memory.parent.mkdir(parents=True, exist_ok=True)
@@ -70,6 +77,8 @@ def _memory_file() -> Path:
 def _recall(memory: Path) -> dict[str, str]:
     try:
         known = json.loads(memory.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return known if isinstance(known, dict) else {}
+    if not isinstance(known, dict):
+        return {}
+    return {key: value for key, value in known.items() if isinstance(value, str)}

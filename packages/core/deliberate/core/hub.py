@@ -1,5 +1,6 @@
 """Names of models: a folder first, then a Hub id."""
 
+import re
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -14,6 +15,7 @@ from huggingface_hub.errors import (
 from deliberate.core.errors import DeliberateError
 
 _NOT_FILES = ["*/*", "consolidated*"]  # other formats, and all weights once more
+_REVISION = re.compile(r"(?!.*\.\.)\w[\w./+-]*")
 _FILES = ["*.json", "*.safetensors", "tokenizer.model", "*.txt"]
 
 
@@ -36,6 +38,11 @@ def resolve(name: str, *, revision: str | None, what: str) -> tuple[Path, str]:
         return folder, ""
     if name and folder.is_file():
         raise DeliberateError(f"{name!r} is a file and not a {what}'s folder: name the folder")
+    if revision is not None and not _REVISION.fullmatch(revision):
+        raise DeliberateError(
+            f"{revision!r:.80} cannot be a revision of {what} {name!r}: give a branch, a tag or a "
+            "commit"
+        )
     try:
         snapshot = Path(
             snapshot_download(
@@ -50,7 +57,23 @@ def resolve(name: str, *, revision: str | None, what: str) -> tuple[Path, str]:
         raise DeliberateError(f"{what} {name!r} has no revision {revision!r} on the Hub") from error
     except (HTTPError, OSError) as error:
         raise DeliberateError(_sentence(name, what, error)) from error
+    _check_links(snapshot, name, what)
     return snapshot, snapshot.name
+
+
+def _check_links(snapshot: Path, name: str, what: str) -> None:
+    """See that what was fetched is the Hub's: its links lead to what the client keeps, and there.
+
+    Raises:
+        DeliberateError: one leads elsewhere.
+    """
+    kept = snapshot.parents[2].resolve()  # of all repositories: clients may share files
+    for path in snapshot.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(kept):
+            raise DeliberateError(
+                f"{what} {name!r} holds {path.name!r}, a link that leads out of the Hub's cache: "
+                f"remove {str(snapshot)!r} and fetch it again"
+            )
 
 
 def _sentence(name: str, what: str, error: Exception) -> str:

@@ -7,13 +7,13 @@ of this machine that the run's files name are left out of what is sent.
 """
 
 import json
+import math
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from huggingface_hub import (
     CommitOperationAdd,
@@ -24,18 +24,20 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 from huggingface_hub.utils import validate_repo_id
-from safetensors import SafetensorError, safe_open
 
-from deliberate.core import fingerprint
+from deliberate.core import fingerprint, plain_json, plain_yaml, weights_file
 from deliberate.core.card import Subject, write_card
 from deliberate.core.checkpoint import (
     CONFIG,
     EMBEDDED_FOLDERS,
-    WEIGHTS,
     read_config,
+    settings_of,
 )
-from deliberate.core.errors import CheckpointError, DeliberateError
+from deliberate.core.errors import DeliberateError
 from deliberate.core.local_paths import without_folders
+from deliberate.core.redaction import values_without_secrets
+from deliberate.core.safetensors_header import NAMES
+from deliberate.core.weights_file import CHECKSUM, WEIGHTS
 
 CARD, EVALUATION, RECIPE = "README.md", "eval.json", "recipe.yaml"
 
@@ -104,13 +106,15 @@ def prepare(run: str | Path, repo: str, *, private: bool = False) -> Publication
             f"no run folder at {str(run)!r}: give the folder that `deliberate train` wrote"
         )
     config = read_config(folder)
-    parameters, dtype = _check_weights(folder / WEIGHTS)
+    settings_of(config, folder)
+    weights_file.verify(folder, config)
+    parameters, dtype = _weights(folder / WEIGHTS)
     identity = fingerprint.of_coprocessor(folder, config["coprocessor"])
     evaluation = _read_evaluation(folder / EVALUATION, identity)
     card = write_card(
         Subject(
             repo=repo,
-            config=config,
+            config=values_without_secrets(config),
             fingerprint=identity,
             parameters=parameters,
             dtype=dtype,
@@ -120,6 +124,7 @@ def prepare(run: str | Path, repo: str, *, private: bool = False) -> Publication
     files: dict[str, Path | bytes] = {CARD: card.encode()}
     for name in (CONFIG, WEIGHTS, RECIPE, EVALUATION):
         if (folder / name).is_file():
+            _check_inside(folder / name, folder)
             files[name] = _without_folders(folder / name)
     return Publication(repo=repo, private=private, files=files, card=card)
 
@@ -178,29 +183,23 @@ def _check_repo(repo: str) -> None:
         raise PublishError(f"{repo!r} does not say whose repository it is: give 'user/repo'")
 
 
-def _check_weights(path: Path) -> tuple[int, str]:
-    """How many weights there are and their dtype, each tensor read once.
+def _weights(path: Path) -> tuple[int, str]:
+    """How many weights there are, and their dtype."""
+    parts = weights_file.header_of(path).parts.values()
+    dtypes = {NAMES.get(part.dtype, part.dtype) for part in parts}
+    return sum(math.prod(part.shape) for part in parts), " and ".join(sorted(dtypes))
+
+
+def _check_inside(path: Path, folder: Path) -> None:
+    """See that a file is the folder's own, for a link would publish what it leads to.
 
     Raises:
-        CheckpointError: the file cannot be read, or holds what is not a number.
+        PublishError: it leads elsewhere.
     """
-    parameters, dtypes = 0, set()
-    try:
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118
-                tensor = file.get_tensor(name)
-                if not torch.isfinite(tensor).all():
-                    raise CheckpointError(
-                        f"{str(path)!r} holds NaN or infinity in {name!r}: train again, "
-                        "with a smaller learning rate"
-                    )
-                parameters += tensor.numel()
-                dtypes.add(str(tensor.dtype).removeprefix("torch."))
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"cannot read {str(path)!r}: {error}; get the coprocessor again"
-        ) from error
-    return parameters, " and ".join(sorted(dtypes))
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise PublishError(
+            f"{str(path)!r} is a link that leads out of its folder: put the file itself there"
+        )
 
 
 def _without_folders(path: Path) -> Path | bytes:
@@ -213,15 +212,16 @@ def _without_folders(path: Path) -> Path | bytes:
         return path
     is_json = path.suffix == ".json"
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if is_json else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
+        content = plain_json.read(path, finite=False) if is_json else plain_yaml.read(path)
+    except (OSError, ValueError) as error:
         raise PublishError(
             f"cannot read {str(path)!r}: {' '.join(str(error).split())}; mend it, or remove it"
         ) from error
-    shared = without_folders(content)
+    shared = without_folders(values_without_secrets(content))
     if shared == content:
         return path
+    if path.name == CONFIG and CHECKSUM in shared:
+        shared[CHECKSUM] = weights_file.checksum(shared, path.with_name(WEIGHTS))
     if is_json:
         return (json.dumps(shared, indent=2) + "\n").encode()
     return yaml.safe_dump(shared, sort_keys=False).encode()
@@ -231,8 +231,8 @@ def _read_evaluation(path: Path, identity: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        report = plain_json.read(path, finite=False)
+    except (OSError, ValueError) as error:
         raise PublishError(
             f"cannot read {str(path)!r}: {error}; run `deliberate eval` again, or remove it"
         ) from error

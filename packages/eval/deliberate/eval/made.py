@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from deliberate.core.redaction import without_secrets
+
 CPU_FACTS = Path("/proc/cpuinfo")
 
 
@@ -27,7 +29,7 @@ def made_by(command: str, device: torch.device) -> dict[str, str | None]:
         "transformers": _version("transformers"),
         "python": platform.python_version(),
         "machine": machine(device),
-        "command": command,
+        "command": without_secrets(command),
         "commit": commit(Path(__file__)),
     }
 

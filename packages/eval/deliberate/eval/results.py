@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from deliberate.core import plain_json
 from deliberate.core.atomic import write_bytes
 from deliberate.core.base import Base
 from deliberate.core.errors import DeliberateError
@@ -22,6 +23,9 @@ from deliberate.eval.report_folder import render
 from deliberate.eval.subject import Subject
 
 FORMAT = "deliberate-results"
+MOST_BYTES = 256 << 20
+"""Of `results.json`, which holds every text's numbers."""
+
 VERSION = 1
 FILE = "results.json"
 
@@ -95,7 +99,7 @@ class Results:
     def _parsed(cls, folder: Path) -> "Results":
         path = folder / FILE
         try:
-            content = json.loads(path.read_bytes())
+            content = plain_json.read(path, most=MOST_BYTES, finite=False)
             known = content["format"], content["version"]
             if known == (FORMAT, VERSION):
                 keys = ("made", "base", "runs", "tasks")
@@ -213,13 +217,18 @@ def _check_shape(found: Results) -> None:
 
     Raises:
         KeyError: something is missing.
+        TypeError: something is of another type.
     """
+    if not all(isinstance(each, Mapping) for each in (found.made, found.base, *found.runs)):
+        raise TypeError("what made it, its base and its runs must be objects")
     for each in (found.base, *found.runs):
         _ = each["id"], each["fingerprint"]
     for run in found.runs:
         _ = run["name"], run["kind"], run["latents"]
     for task in found.tasks.values():
         _ = task["settings"], task["result"]
+        if not isinstance(task["result"], Mapping | list):
+            raise TypeError("a task's result must be an object or a list")
 
 
 def _plain(value: object) -> Any:

@@ -90,6 +90,6 @@ def _worker(
         )
         return ProcessWorker(models, limit=settings.think_seconds)
     if place == "thread":
-        trained = load_coprocessor(coprocessor, base=base)
+        trained = load_coprocessor(coprocessor, base=base, verify=True)
         return ThreadWorker(base, trained, lock=engine.lock, limit=settings.think_seconds)
     return None

@@ -1,7 +1,7 @@
 """How the server behaves: every number that someone who runs it may want to change."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +17,7 @@ class Settings:
     port: int = 8000
     """Port to listen at; 0 takes a free one."""
 
-    api_key: str = ""
+    api_key: str = field(default="", repr=False)
     """What requests must bring as `Authorization: Bearer …`; empty asks for nothing."""
 
     gate: float = 0.0
@@ -59,14 +59,14 @@ class Settings:
         Raises:
             ValueError: one of them is out of range.
         """
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name.startswith("max_") and field.name != "max_queue" and value < 1:
-                raise ValueError(f"{field.name} must be at least 1, got {value}")
-            if field.name.endswith("_bytes") and value < 0:
-                raise ValueError(f"{field.name} must be at least 0, got {value}")
-            if field.name.endswith("_seconds") and not 0 < value < math.inf:
-                raise ValueError(f"{field.name} must be above 0 and finite, got {value}")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name.startswith("max_") and each.name != "max_queue" and value < 1:
+                raise ValueError(f"{each.name} must be at least 1, got {value}")
+            if each.name.endswith("_bytes") and value < 0:
+                raise ValueError(f"{each.name} must be at least 0, got {value}")
+            if each.name.endswith("_seconds") and not 0 < value < math.inf:
+                raise ValueError(f"{each.name} must be above 0 and finite, got {value}")
         if self.max_queue < 0:
             raise ValueError(f"max_queue must be at least 0, got {self.max_queue}")
         if not 0 <= self.gate < math.inf:

@@ -90,7 +90,7 @@ def _load(models: Models) -> tuple[Base, Trained]:
     base = load_base(
         models.base, revision=models.revision or None, dtype=models.dtype, device=models.device
     )
-    trained = load_coprocessor(models.coprocessor, base=base)
+    trained = load_coprocessor(models.coprocessor, base=base, verify=True)
     for what, found, wanted in (
         ("base", base.fingerprint, models.base_fingerprint),
         ("coprocessor", trained.fingerprint, models.coprocessor_fingerprint),

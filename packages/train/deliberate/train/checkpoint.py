@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import AdamW
 
+from deliberate.core import plain_json
 from deliberate.core.checkpoint import weights_of
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import CheckpointError
@@ -196,7 +197,7 @@ def restore(
         CheckpointError: it cannot be read, or is of another coprocessor, base, start or rows.
     """
     try:
-        state = State(**json.loads((folder / _STATE).read_text()))
+        state = State(**plain_json.read(folder / _STATE))
         _same(folder, state, expected)
         weights, moments = _files(folder, among)
         _fill(weights_of(coprocessor), load_file(weights))

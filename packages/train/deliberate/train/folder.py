@@ -131,6 +131,7 @@ def _differences(recipe: Recipe, before: Recipe) -> list[str]:
 def _step_of(line: str) -> int:
     """The step of a line of metrics; a line cut short by a crash comes after everything."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return 1 << 62
+    return step if isinstance(step, int) else 1 << 62

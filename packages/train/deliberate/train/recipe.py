@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
+from deliberate.core import plain_yaml
 from deliberate.core.coprocessor import CoprocessorConfig, coprocessor_config
 from deliberate.core.errors import RecipeError
 from deliberate.core.kinds import KINDS, check_kind
@@ -141,12 +142,12 @@ def dump(recipe: Recipe) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = plain_yaml.read(path)
     except FileNotFoundError as error:
         raise RecipeError(
             f"no recipe at {str(path)!r}: give a YAML file, or none for nano"
         ) from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"cannot read recipe {str(path)!r}: {reason}") from error
     if not isinstance(content, dict):
@@ -161,10 +162,9 @@ def _value(change: str, text: str) -> Any:
         ValueError: its text is not YAML.
     """
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # the second of a date that cannot be
-        reason = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
-        raise ValueError(f"change {change!r} is not YAML: {reason}; quote its value") from error
+        return plain_yaml.parse(text)
+    except ValueError as error:  # also of a date that cannot be
+        raise ValueError(f"change {change!r} is not YAML: {error}; quote its value") from error
 
 
 def _section(name: str, kind: Any, values: dict[str, Any]) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from trackio.sqlite_storage import SQLiteStorage
 
+from deliberate.core import plain_json
 from deliberate.core.atomic import write_bytes
 
 IDENTITY = "trackio.json"
@@ -41,7 +42,7 @@ class Trackio:
             identity = {"run": str(folder), "id": uuid.uuid4().hex}
             write_bytes(path, (json.dumps(identity) + "\n").encode())
         try:
-            identity = json.loads(path.read_text())
+            identity = plain_json.read(path)
             self._name, self._id = identity["run"], identity["id"]
         except (ValueError, KeyError, TypeError) as error:
             raise OSError(

@@ -170,8 +170,10 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         else:
             # Not splitlines: that breaks at characters which JSON allows in a text.
             rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         raise DeliberateError(f"cannot read {str(path)!r}: {error}; get the file again") from error
+    if not isinstance(rows, list):
+        raise DeliberateError(f"{str(path)!r} holds a {type(rows).__name__} and not rows")
     for row in rows:
         if not isinstance(row, dict):
             raise DeliberateError(f"{str(path)!r} holds a {type(row).__name__} and not rows")

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from deliberate.core import plain_file, plain_json
 from deliberate.core.atomic import write_bytes
 from deliberate.core.errors import DeliberateError
 from deliberate.eval.bench.mcnemar import McNemar, mcnemar
@@ -56,11 +57,11 @@ def read(path: Path) -> list[Record]:
         DeliberateError: the file holds something else; names the line.
     """
     records = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+    for number, line in enumerate(_content(path).split(b"\n"), 1):
         if not line:
             continue
         try:
-            record = Record(**json.loads(line))
+            record = _record(plain_json.parse(line, finite=False))
         except (TypeError, ValueError) as error:
             raise DeliberateError(
                 f"line {number} of {str(path)!r} is no record of a question: name a file that "
@@ -70,6 +71,29 @@ def read(path: Path) -> list[Record]:
     if not records:
         raise DeliberateError(f"{str(path)!r} holds no records: name another file")
     return records
+
+
+def _content(path: Path) -> bytes:
+    with plain_file.opened(path) as file:
+        return file.read()
+
+
+def _record(content: Any) -> Record:
+    """A record, each of its values of its type.
+
+    Raises:
+        TypeError: it has other keys, or values of other types.
+    """
+    record = Record(**content)
+    if not (isinstance(record.answers, dict) and isinstance(record.scores, dict)):
+        raise TypeError("a record's answers and scores must be objects")
+    if not (
+        all(type(each) is str for each in (record.id, record.question, record.target))
+        and all(type(each) is bool for each in (record.base, record.latents))
+        and all(isinstance(each, dict) for each in record.scores.values())
+    ):
+        raise TypeError("a record's values are of other types")
+    return record
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from deliberate.core import plain_json
 from deliberate.core.atomic import write_bytes
 from deliberate.core.augment import augment, prefill, tokenize
 from deliberate.core.base import Base
@@ -174,9 +175,9 @@ def _earlier(folder: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text())
-        earlier, sets = content["settings"], content["sets"]
-    except (ValueError, KeyError, TypeError) as error:
+        content = plain_json.read(path, finite=False)
+        earlier, sets = dict(content["settings"]), dict(content["sets"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DeliberateError(
             f"cannot read {str(path)!r}: {error!r}; choose another folder with -o"
         ) from error
@@ -186,7 +187,8 @@ def _earlier(folder: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]
                 f"{str(folder)!r} holds results with {name} {earlier.get(name)!r} and this run has "
                 f"{value!r}: choose another folder with -o"
             )
-    return {name: result for name, result in sets.items() if (folder / f"{name}.jsonl").exists()}
+    own = {name: result for name, result in sets.items() if Path(name).name == name}
+    return {name: result for name, result in own.items() if (folder / f"{name}.jsonl").exists()}
 
 
 def _fit(name: str, tasks: Tasks, length: int, on_note: Callable[[str], None]) -> None:

@@ -1,0 +1,107 @@
+"""A base's folder, checked before a library opens what is in it.
+
+    folder --check--> nothing, or one sentence that says what is wrong
+
+transformers joins the names in a folder's files to its path as they are: an index of shards may
+name a file anywhere, which no fingerprint covers, and `adapter_config.json` another model.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from deliberate.core import plain_file, plain_json
+from deliberate.core.errors import DeliberateError
+
+INDEX = "model.safetensors.index.json"
+
+_READ = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+_SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", INDEX)
+
+
+def check(folder: Path, *, name: str) -> None:
+    """Refuse a folder whose files lead out of it, or are none.
+
+    Args:
+        folder: The base's.
+        name: What the user calls it, for the message.
+
+    Raises:
+        DeliberateError: says which file, and what is wrong with it.
+    """
+    if (folder / "adapter_config.json").exists():
+        raise DeliberateError(
+            f"{name!r} has an adapter_config.json, which names another model: merge the adapter "
+            "into its model, and name the folder of that"
+        )
+    found: dict[str, Any] = {}
+    try:
+        for path in sorted({path for pattern in _READ for path in folder.glob(pattern)}):
+            with plain_file.opened(path):
+                pass
+        for file in _SETTINGS:
+            if (folder / file).exists():
+                found[file] = _object(folder / file)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DeliberateError(f"cannot load {name!r} as a base model: {reason}") from error
+    _check_names(found, folder, name)
+    kernels = [each for each in _values(found.get("config.json"), "attn_implementation") if each]
+    if odd := [each for each in kernels if not isinstance(each, str) or "/" in each]:
+        raise DeliberateError(
+            f"{name!r} asks in its config.json for attention by {odd[0]!r:.80}, which would be "
+            "code from the Hub: take that line out"
+        )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """What a file of settings holds, by the rules of those who wrote it: `Infinity` is in some.
+
+    Raises:
+        ValueError: it is no JSON object.
+    """
+    try:
+        content = json.loads(plain_file.read(path, most=plain_json.MOST_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{str(path)!r} is not JSON that can be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{str(path)!r} holds no JSON object")
+    return content
+
+
+def _check_names(found: dict[str, Any], folder: Path, name: str) -> None:
+    """See that what names a file names one of the folder's own.
+
+    Raises:
+        DeliberateError: it does not.
+    """
+    shards = found.get(INDEX, {"weight_map": {}}).get("weight_map")
+    if not isinstance(shards, dict):
+        raise DeliberateError(f"{name!r} has no weight_map in its {INDEX}: get the model again")
+    settings = found.get("tokenizer_config.json", {})
+    others = [settings.get("fast_tokenizer_file"), *(settings.get("fast_tokenizer_files") or [])]
+    for file, named in (
+        *((INDEX, each) for each in dict.fromkeys(map(str, shards.values()))),
+        *(("tokenizer_config.json", each) for each in others if each is not None),
+    ):
+        suffix = ".safetensors" if file == INDEX else ".json"
+        if not isinstance(named, str) or Path(named).name != named or not named.endswith(suffix):
+            raise DeliberateError(
+                f"{name!r} names {named!r:.200} in its {file}, which is no *{suffix} of its own "
+                "folder: get the model again"
+            )
+        if not (folder / named).is_file():
+            raise DeliberateError(
+                f"{name!r} names {named!r:.200} in its {file} and does not hold it: get the model "
+                "again"
+            )
+
+
+def _values(value: Any, ending: str) -> list[Any]:
+    """What is under the keys that end so, at any depth."""
+    if isinstance(value, dict):
+        own = [each for key, each in value.items() if key.endswith(ending)]
+        return [*own, *(found for each in value.values() for found in _values(each, ending))]
+    if isinstance(value, list):
+        return [found for each in value for found in _values(each, ending)]
+    return []
