@@ -5,9 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig
 
+from deliberate.core.footprint import footprint
 from deliberate.train import load_recipe
 from deliberate.train.plan import Plan, plan
+from deliberate.train.shape import shape_of
 
 ROOT = Path(__file__).parent.parent
 GEMMA_9B = {
@@ -22,6 +25,18 @@ GEMMA_9B = {
     "sliding_window": 4096,
     "max_position_embeddings": 8192,
     "query_pre_attn_scalar": 256,
+}
+LLAMA_8B = {
+    "model_type": "llama",
+    "vocab_size": 128256,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": False,
 }
 KINDS = {
     "full": [],
@@ -74,3 +89,64 @@ def test_memory_in_shares_is_that_of_the_plan(row):
 
 def test_there_are_rows():
     assert (len(rows(6)), len(rows(9)), len(rows(11))) == (8, 6, 6)
+    assert (len(offline(6)), len(offline(7))) == (3, 3)
+
+
+DOCUMENTS, TOKENS, LATENTS = 1_000_000, 1_000, 32
+
+
+def offline(columns: int) -> list[list[str]]:
+    text = (ROOT / "docs/scaling.md").read_text().split("## A million documents")[1]
+    found = re.findall(r"^\| ((?:nano|gemma2-2b|Llama 8B) \|.*) \|$", text, re.MULTILINE)
+    return [row for line in found if len(row := line.split(" | ")) == columns]
+
+
+def recipe_of(base: str):
+    if base == "nano":
+        return load_recipe(ROOT / "recipes/nano.yaml")
+    recipe = load_recipe(ROOT / "recipes/gemma2-2b.yaml")
+    if base == "gemma2-2b":
+        return recipe
+    section = dataclasses.replace(recipe.base, architecture=LLAMA_8B)
+    return dataclasses.replace(recipe, base=section)
+
+
+def config_of(base: str):
+    if base == "nano":
+        return AutoConfig.from_pretrained(ROOT / "packages/core/deliberate/core/nano/base")
+    architecture = dict(recipe_of(base).base.architecture)
+    return AutoConfig.for_model(architecture.pop("model_type"), **architecture)
+
+
+@pytest.mark.parametrize("row", offline(6), ids=" ".join)
+def test_bytes_of_a_million_documents_are_those_of_their_files(row):
+    base, a_token, plain, augmented, embeds, latents = row
+    found = footprint(config_of(base))
+    assert f"{found.key_values:,}" == a_token
+    for kept, said in (
+        (found.of_cache(TOKENS), plain),
+        (found.of_cache(TOKENS, LATENTS), augmented),
+        (found.of_embeds(TOKENS, LATENTS), embeds),
+        (found.of_latents(LATENTS), latents),
+    ):
+        assert f"{DOCUMENTS * kept / 1e9:,.0f} GB" == said
+
+
+def flops_of(base: str) -> tuple[float, float]:
+    """Of prefill and of augment, for one document, added up token by token."""
+    shape = shape_of(recipe_of(base))
+    a_weight, a_pair = 2 * shape.trunk, 4 * shape.queries * shape.layers
+    seen = range(1, TOKENS + 1)
+    prefill = sum(a_weight + a_pair * cached for cached in seen)
+    latents = sum(a_weight + a_pair * (TOKENS + cached) for cached in range(1, LATENTS + 1))
+    return prefill, 2 * latents  # through the coprocessor, and through the base
+
+
+@pytest.mark.parametrize("row", offline(7), ids=" ".join)
+def test_hours_of_a_million_documents_are_their_flops_at_the_rate(row):
+    base, *said = row
+    found = []
+    for flops in flops_of(base):
+        hours = DOCUMENTS * flops / RATE / 3600
+        found += [f"{DOCUMENTS * flops:.2e}", f"{hours:,.2f}", f"{hours / 16:,.2f}"]
+    assert found == said

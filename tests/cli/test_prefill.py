@@ -182,6 +182,7 @@ def test_json_is_one_object(run, llama_folder):
         "output": "cache.st",
         "written": 1,
         "skipped": 0,
+        "others": 0,
         "tokens": 5,
         "base": str(llama_folder),
         "base_fingerprint": base.fingerprint,

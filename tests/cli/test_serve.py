@@ -151,3 +151,21 @@ def test_the_page_is_part_of_the_package():
     from importlib.resources import files
 
     assert Path(str(files("deliberate.serve") / "page.html")).is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--engine", "vllm"], ["--engine-url", "http://127.0.0.1:9"]], ids=" ".join
+)
+def test_an_engine_elsewhere_is_named_with_its_address(refused, arguments):
+    assert "--engine-url" in refused("serve", *arguments, code=2)
+
+
+def test_latents_that_embeddings_cannot_tell_are_not_served_elsewhere(
+    refused, llama_folder, coprocessor_folder
+):
+    told = refused(
+        "serve",
+        *("--base", llama_folder, "--coprocessor", coprocessor_folder, "--port", "0"),
+        *("--engine", "vllm", "--engine-url", "http://127.0.0.1:9"),
+    )
+    assert "positions: over" in told

@@ -6,9 +6,9 @@ files in it that are already right are left alone.
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from deliberate.core.cache_file import CacheFile
 
 SUFFIX = ".st"
-
-Item = TypeVar("Item")
 
 
 def found(path: Path) -> list[Path]:
@@ -45,15 +43,6 @@ def found(path: Path) -> list[Path]:
             "make some with `deliberate prefill`"
         )
     return files
-
-
-def longest_first(
-    items: Iterable[Item], *, length: Callable[[Item], int], size: int
-) -> Iterator[list[Item]]:
-    """Batches of items of about one length: little is padded, and what is too much comes first."""
-    ordered = sorted(items, key=length, reverse=True)
-    for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]
 
 
 def base_for(

@@ -14,6 +14,7 @@ from typer.exceptions import TyperException
 from deliberate.cli.commands.augment import augment
 from deliberate.cli.commands.compare import compare
 from deliberate.cli.commands.evaluate import evaluate
+from deliberate.cli.commands.export_embeds import export_embeds
 from deliberate.cli.commands.generate import generate
 from deliberate.cli.commands.inspect import inspect
 from deliberate.cli.commands.prefill import prefill
@@ -36,6 +37,7 @@ app.command()(generate)
 app.command("eval")(evaluate)
 app.command()(serve)
 app.command()(compare)
+app.command("export-embeds")(export_embeds)
 app.command()(inspect)
 app.command()(push)
 

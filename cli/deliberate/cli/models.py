@@ -1,5 +1,6 @@
 """Bases and coprocessors as the options name them."""
 
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def chosen_device(name: str) -> "torch.device":
-    """The device of that name; `auto` is cuda where there is one.
+    """The device of that name; `auto` is cuda where there is one, each process's own of several.
 
     Raises:
         typer.BadParameter: there is no such device here.
@@ -25,7 +26,9 @@ def chosen_device(name: str) -> "torch.device":
     import torch
 
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        own = os.environ.get("LOCAL_RANK", "")
+        cuda = f"cuda:{own}" if own.isdecimal() else "cuda"
+        name = cuda if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -1,6 +1,9 @@
 """`deliberate augment`: cache files to augmented cache files."""
 
 import dataclasses
+import hashlib
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +17,9 @@ from deliberate.cli.cache_files import (
     check_writable,
     found,
     is_right,
-    longest_first,
     placed,
 )
+from deliberate.cli.sharing import ShardName, Share, Work, refuse_share, share_of
 from deliberate.cli.terminal import emit, note, progress
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ def augment(
     coprocessor: options.CoprocessorName = options.EMBEDDED,
     base: options.ImpliedBaseName = None,
     batch: options.BatchSize = 8,
+    shard: ShardName = None,
     device: options.Device = "auto",
     force: options.Force = False,
     as_json: options.AsJson = False,
@@ -48,14 +52,19 @@ def augment(
     it was, unless -o names it and --force is given; its text part is kept in any case.
 
     A folder that was interrupted is gone on with by the same command: files that are already
-    right are skipped. A cache that has latents already is refused; with --force its text part
-    is augmented anew.
+    right are skipped. Any number of workers may run that command on one folder, once all caches
+    are in it: each takes what nobody has, and what one that dies has left; or each is told its
+    share, by --shard or by torchrun.
+
+    A cache that has latents already is refused; with --force its text part is augmented anew.
     """
     from deliberate.cli.models import chosen_device, load_coprocessor
     from deliberate.core.cache_file import CacheFile
 
-    files = found(cache)
-    folder = cache.is_dir()
+    files, folder = found(cache), cache.is_dir()
+    if not folder:
+        refuse_share(shard, of="the files of a folder")
+    share = share_of(shard) if folder else Share(index=0, count=1)
     output = output or _beside(cache)
     if folder:
         check_writable(output)
@@ -66,16 +75,14 @@ def augment(
         model = base_for(first, base, device=chosen_device(device))
     trained = load_coprocessor(coprocessor, model)
     pairs = [(file, output / file.name if folder else output) for file in files]
-    origin = dataclasses.replace(
-        model.origin, coprocessor=trained.id, coprocessor_fingerprint=trained.fingerprint
-    )
-    pending = [pair for pair in pairs if not _is_done(*pair, model, origin, force=force)]
-    _run(model, trained, pending, batch)
+    for source in files:
+        _check(source, model, trained, force=force)
+    work = _work(model, trained, pairs, batch, force=force)
+    counts = _run(model, trained, work, share, output, force=force)
 
     result = {
         "output": str(output),
-        "written": len(pending),
-        "skipped": len(pairs) - len(pending),
+        **counts,
         "latents": trained.coprocessor.config.latents,
         "base": model.id,
         "base_fingerprint": model.fingerprint,
@@ -84,7 +91,7 @@ def augment(
     }
     note(
         "{latents} latents by {coprocessor!r} each: {written} written, "
-        "{skipped} already right".format(**result)
+        "{skipped} already right, {others} left to other workers".format(**result)
     )
     emit(result) if as_json else typer.echo(output)
 
@@ -97,67 +104,110 @@ def _beside(cache: Path) -> Path:
     return cache.with_name(f"{cache.stem}.augmented{cache.suffix}")
 
 
-def _is_done(source: Path, target: Path, base: "Base", origin: "Origin", *, force: bool) -> bool:
-    """Whether a file's augmented cache is there and right.
+def _check(source: Path, base: "Base", trained: "Trained", *, force: bool) -> None:
+    """Refuse a file that cannot be augmented, before anything is written.
 
     Raises:
-        CacheError: the file cannot be augmented.
-        FileExistsError: something else is where it would be written.
+        CacheError: it is of another base, has latents, or leaves no room for them.
     """
+    from deliberate.core.augment import check_latents_fit
     from deliberate.core.cache_file import CacheFile
     from deliberate.core.errors import CacheError
 
     with CacheFile(source) as file:
         check_fits(file, base)
-        if force:
-            return False
-        if target.exists():
-            if is_right(
-                target, origin=origin, token_ids=file.tensor("token_ids"), dtype=base.model.dtype
-            ):
-                return True
-            raise FileExistsError(
-                f"{str(target)!r} exists and is another cache, or damaged: "
-                "name another place with -o, or replace it with --force"
-            )
-        if file.num_latents:
+        if file.num_latents and not force:
             raise CacheError(
                 f"{str(source)!r} has {file.num_latents} latents already: "
                 "augment its text part anew with --force"
             )
-    return False
+        try:
+            check_latents_fit(base, trained.coprocessor, file.num_tokens)
+        except CacheError as error:
+            raise CacheError(f"{str(source)!r}: {error}") from error
 
 
-def _num_tokens(source: Path) -> int:
+Pair = tuple[Path, Path]
+"""A file to be read, and where to write."""
+
+
+def _work(
+    base: "Base", trained: "Trained", pairs: Sequence[Pair], batch: int, *, force: bool
+) -> Work[Pair]:
+    """All files; those of about one size are computed together, as they were at the beginning."""
+    sizes = {source: source.stat().st_size for source, _ in pairs}
+    digest = hashlib.sha256()
+    for source, size in sizes.items():
+        digest.update(f"{source.name} {size}\n".encode())
+    models = f"{base.fingerprint} {base.model.dtype} {trained.fingerprint}"
+    return Work(
+        items=lambda: pairs,
+        count=len(pairs),
+        length=lambda pair: sizes[pair[0]],
+        size=batch,
+        identity=f"augment {models} {batch} {force} ".encode() + digest.digest(),
+    )
+
+
+def _run(
+    base: "Base",
+    trained: "Trained",
+    work: Work[Pair],
+    share: Share | None,
+    output: Path,
+    *,
+    force: bool,
+) -> dict[str, int]:
+    """Augment the batches that are this worker's; what came of them."""
+    origin = dataclasses.replace(
+        base.origin, coprocessor=trained.id, coprocessor_fingerprint=trained.fingerprint
+    )
+    written = skipped = 0
+    batches = work.batches_of(share, output)
+    with closing(batches), progress("augment", work.num_items(share)) as advance:
+        for batch in batches:
+            ordered = sorted(batch)  # so that the first one that is not right is named
+            wanted = {pair for pair in ordered if force or not _is_done(*pair, base, origin)}
+            if wanted:
+                _keep(base, trained, batch, wanted)
+            written, skipped = written + len(wanted), skipped + len(batch) - len(wanted)
+            advance(len(batch))
+    return {"written": written, "skipped": skipped, "others": work.count - written - skipped}
+
+
+def _is_done(source: Path, target: Path, base: "Base", origin: "Origin") -> bool:
+    """Whether a file's augmented cache is there and right.
+
+    Raises:
+        FileExistsError: something else is where it would be written.
+    """
     from deliberate.core.cache_file import CacheFile
 
+    if not target.exists():
+        return False
     with CacheFile(source) as file:
-        return file.num_tokens
+        token_ids = file.tensor("token_ids").clone()
+    if is_right(target, origin=origin, token_ids=token_ids, dtype=base.model.dtype):
+        return True
+    raise FileExistsError(
+        f"{str(target)!r} exists and is another cache, or damaged: "
+        "name another place with -o, or replace it with --force"
+    )
 
 
-def _run(base: "Base", trained: "Trained", pending: list[tuple[Path, Path]], batch: int) -> None:
+def _keep(base: "Base", trained: "Trained", batch: Sequence[Pair], wanted: set[Pair]) -> None:
+    """Augment a batch, all of it so that it is the same whatever is kept, and write what is."""
     from deliberate.core.augment import augment as ask
     from deliberate.core.cache_file import CacheFile, save
-    from deliberate.core.errors import CacheError
 
-    with progress("augment", len(pending)) as advance:
-        for part in longest_first(pending, length=lambda pair: _num_tokens(pair[0]), size=batch):
-            plain = []
-            for source, _ in part:
-                with CacheFile(source) as file:
-                    file.verify()  # its content gets a new checksum, which must not hide damage
-                    plain.append(placed(file.cache(), base.device).text_part())
-            try:
-                caches = ask(
-                    base,
-                    trained.coprocessor,
-                    plain,
-                    name=trained.id,
-                    fingerprint=trained.fingerprint,
-                )
-            except CacheError as error:  # it is about the longest, which comes first
-                raise CacheError(f"{str(part[0][0])!r}: {error}") from error
-            for (_, target), cache in zip(part, caches, strict=True):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                save(cache, target)
-                advance(1)
+    plain = []
+    for source, _ in batch:
+        with CacheFile(source) as file:
+            file.verify()  # its content gets a new checksum, which must not hide damage
+            plain.append(placed(file.cache(), base.device).text_part())
+    coprocessor, name, fingerprint = trained.coprocessor, trained.id, trained.fingerprint
+    caches = ask(base, coprocessor, plain, name=name, fingerprint=fingerprint)
+    for pair, cache in zip(batch, caches, strict=True):
+        if pair in wanted:
+            pair[1].parent.mkdir(parents=True, exist_ok=True)
+            save(cache, pair[1])

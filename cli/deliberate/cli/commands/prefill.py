@@ -1,22 +1,17 @@
 """`deliberate prefill`: texts to cache files."""
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deliberate.cli import options
-from deliberate.cli.cache_files import (
-    SUFFIX,
-    check_output,
-    check_writable,
-    is_right,
-    longest_first,
-)
+from deliberate.cli.cache_files import SUFFIX, check_output, check_writable, is_right
+from deliberate.cli.sharing import ShardName, Share, Work, refuse_share, share_of
 from deliberate.cli.terminal import emit, note, progress
+from deliberate.cli.text_rows import Checked, JsonlRows, Row, SourceRows, TextRows
 
 if TYPE_CHECKING:
     import torch
@@ -33,12 +28,23 @@ def prefill(
     jsonl: Annotated[
         Path | None, typer.Option("--jsonl", metavar="FILE", help="A file with a text in each row.")
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="NAME",
+            help="A folder of texts, a Parquet or JSONL file, a folder of these, `stdlib`, "
+            "`installed` or a dataset's Hub id.",
+        ),
+    ] = None,
     field: Annotated[
-        str, typer.Option("--field", metavar="KEY", help="Key of the text in a --jsonl row.")
+        str,
+        typer.Option("--field", metavar="KEY", help="Key of the text in --jsonl and --data rows."),
     ] = "text",
     output: options.Output = None,
     base: options.BaseName = options.EMBEDDED,
     batch: options.BatchSize = 8,
+    shard: ShardName = None,
     device: options.Device = "auto",
     dtype: options.DtypeName = None,
     force: options.Force = False,
@@ -48,74 +54,67 @@ def prefill(
 
     One text becomes one file: --text `cache.st` here, --file NAME.txt `NAME.st` beside it.
 
-    --jsonl NAME.jsonl becomes the folder `NAME-caches` beside it, one file a row, named by the
-    row's line number (`000001.st`). Interrupted, it is gone on with by the same command: files
-    that are already right are skipped.
+    --jsonl NAME.jsonl and --data NAME become the folder `NAME-caches` beside it, one file a row,
+    named by the row's number (`000001.st`). Interrupted, it is gone on with by the same command:
+    files that are already right are skipped.
+
+    Any number of workers may run that command on one folder: each takes what nobody has, and what
+    one that dies has left. Or each is told its share, by --shard or by torchrun. The files are the
+    same in any case.
 
     What exists and is not right is replaced with --force only.
     """
-    output, tasks = _tasks(text, file, jsonl, field, output, force=force)
-    model = _load(base, device, dtype)
-    texts = [(task, _tokenized(model, task)) for task in tasks]
-    pending = texts
-    if jsonl is not None and not force:
-        pending = [(task, ids) for task, ids in texts if not _is_done(model, task, ids)]
-    _run(model, pending, batch)
+    rows = _rows(text, file, jsonl, data, field)
+    if rows is None:
+        refuse_share(shard, of="the texts of --jsonl and --data")
+        output = _checked_output(file, output, force=force)
+        content = text or "" if file is None else _content(file)
+        model = _load(base, device, dtype)
+        token_ids = _tokenized(model, Row(number=1, text=content, where=""))
+        _keep(model, [token_ids], [output])
+        counts = {"written": 1, "skipped": 0, "others": 0, "tokens": len(token_ids)}
+    else:
+        share, output = share_of(shard), output or rows.output
+        checked = rows.check()
+        _check_folder(output, checked, rows.name)
+        model = _load(base, device, dtype)
+        _check_lengths(model, rows, checked)
+        work = _work(model, rows, checked, batch, force=force)
+        counts = _run(model, work, share, output, force=force)
 
     result = {
         "output": str(output),
-        "written": len(pending),
-        "skipped": len(texts) - len(pending),
-        "tokens": sum(len(ids) for _, ids in texts),
+        **counts,
         "base": model.id,
         "base_fingerprint": model.fingerprint,
     }
     note(
-        "{tokens} tokens for {base!r}: {written} written, {skipped} already right".format(**result)
+        "{tokens} tokens for {base!r}: {written} written, {skipped} already right, "
+        "{others} left to other workers".format(**result)
     )
     emit(result) if as_json else typer.echo(output)
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """One text to be read."""
-
-    text: str
-    path: Path
-    where: str = ""
-
-
-def _tasks(
-    text: str | None,
-    file: Path | None,
-    jsonl: Path | None,
-    field: str,
-    output: Path | None,
-    *,
-    force: bool,
-) -> tuple[Path, list[_Task]]:
-    """Where to write, and each text to be read.
+def _rows(
+    text: str | None, file: Path | None, jsonl: Path | None, data: str | None, field: str
+) -> TextRows | None:
+    """The rows to be read; none where it is a single text.
 
     Raises:
         typer.BadParameter: not exactly one of the sources is given.
     """
-    if [text, file, jsonl].count(None) != 2:
-        raise typer.BadParameter("give exactly one of --text, --file and --jsonl")
+    if [text, file, jsonl, data].count(None) != 3:
+        raise typer.BadParameter("give exactly one of --text, --file, --jsonl and --data")
     if jsonl is not None:
-        output = output or jsonl.with_name(f"{jsonl.stem}-caches")
-        tasks = [
-            _Task(row, output / f"{number:06}{SUFFIX}", f"row {number} of {str(jsonl)!r}: ")
-            for number, row in _rows(jsonl, field)
-        ]
-        _check_folder(output, tasks, jsonl)
-        return output, tasks
-    if file is not None:
-        output = output or file.with_suffix(SUFFIX)
-        check_output(output, force=force, sources=[file])
-        return output, [_Task(_content(file), output)]
-    output = output or Path(f"cache{SUFFIX}")
-    check_output(output, force=force)
-    return output, [_Task(text or "", output)]
+        return JsonlRows(jsonl, field)
+    return None if data is None else SourceRows(data, field)
+
+
+def _checked_output(file: Path | None, output: Path | None, *, force: bool) -> Path:
+    """Where a single text's cache goes."""
+    output = output or (Path(f"cache{SUFFIX}") if file is None else file.with_suffix(SUFFIX))
+    check_output(output, force=force, sources=[] if file is None else [file])
+    return output
 
 
 def _content(file: Path) -> str:
@@ -127,47 +126,21 @@ def _content(file: Path) -> str:
         raise TextError(f"{str(file)!r} is not UTF-8 at byte {error.start}: convert it") from error
 
 
-def _rows(jsonl: Path, field: str) -> Iterator[tuple[int, str]]:
-    """Line number and text of each row; empty lines are passed over.
-
-    Raises:
-        TextError: a row is not JSON, or has no text.
-    """
-    from deliberate.core.errors import TextError
-
-    for number, line in enumerate(jsonl.read_bytes().splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise TextError(
-                f"row {number} of {str(jsonl)!r} is not JSON: {error}; mend it"
-            ) from error
-        if not isinstance(row, dict) or not isinstance(row.get(field), str):
-            known = ", ".join(row) if isinstance(row, dict) else "no keys"
-            raise TextError(
-                f"row {number} of {str(jsonl)!r} has no text under {field!r}, only {known}: "
-                "name the key with --field"
-            )
-        yield number, row[field]
-
-
-def _check_folder(output: Path, tasks: list[_Task], jsonl: Path) -> None:
+def _check_folder(output: Path, checked: Checked, name: str) -> None:
     """Refuse a folder of which the rows would be only a part.
 
     Raises:
         FileExistsError: it holds a cache file of no row.
-        TextError: there are no rows.
     """
-    from deliberate.core.errors import TextError
-
-    if not tasks:
-        raise TextError(f"{str(jsonl)!r} has no rows: give at least one")
-    strays = sorted({*output.glob(f"*{SUFFIX}")} - {task.path for task in tasks})
+    strays = []
+    for path in output.glob(f"*{SUFFIX}"):
+        number = int(path.stem) if path.stem.isdecimal() and path.stem.isascii() else 0
+        known = 0 < number < len(checked.numbers) and checked.numbers[number]
+        if not known or path.stem != f"{number:06}":
+            strays.append(path)
     if strays:
         raise FileExistsError(
-            f"{str(strays[0])!r} is of no row of {str(jsonl)!r}: "
+            f"{str(min(strays))!r} is of no row of {name!r}: "
             "name another folder with -o, or remove it"
         )
     check_writable(output)
@@ -180,39 +153,100 @@ def _load(name: str, device_name: str, dtype: options.Dtype | None) -> "Base":
     return load_base(name, dtype=chosen_dtype(dtype, device), device=device)
 
 
-def _tokenized(base: "Base", task: _Task) -> "torch.Tensor":
+def _check_lengths(base: "Base", rows: TextRows, checked: Checked) -> None:
+    """Refuse a text that is too long before any other is read.
+
+    Only texts that might be are tokenized: a character is at most four bytes, and a token at least
+    one. Where a tokenizer does otherwise, the text is refused when its turn comes.
+
+    Raises:
+        TextError: names the row.
+    """
+    if base.positions is None or 4 * checked.longest < base.positions:
+        return
+    for row in rows:
+        if 4 * len(row.text) >= base.positions:
+            _tokenized(base, row)
+
+
+def _tokenized(base: "Base", row: Row) -> "torch.Tensor":
     from deliberate.core.augment import tokenize
     from deliberate.core.errors import TextError
 
     try:
-        return tokenize(base, task.text)
+        return tokenize(base, row.text)
     except TextError as error:
-        raise TextError(f"{task.where}{error}") from error
+        raise TextError(f"{row.where}{error}") from error
 
 
-def _is_done(base: "Base", task: _Task, token_ids: "torch.Tensor") -> bool:
+def _work(base: "Base", rows: TextRows, checked: Checked, batch: int, *, force: bool) -> Work[Row]:
+    identity = f"prefill {base.fingerprint} {base.model.dtype} {batch} {force} "
+    return Work(
+        items=lambda: rows,
+        count=checked.count,
+        length=lambda row: len(row.text),
+        size=batch,
+        identity=identity.encode() + checked.digest,
+    )
+
+
+def _run(
+    base: "Base", work: Work[Row], share: Share | None, output: Path, *, force: bool
+) -> dict[str, int]:
+    """Read the batches that are this worker's; what came of them."""
+    written = skipped = tokens = 0
+    batches = work.batches_of(share, output)
+    with closing(batches), progress("prefill", work.num_items(share)) as advance:
+        for batch in batches:
+            texts = [_tokenized(base, row) for row in batch]
+            wanted = _wanted(base, batch, texts, output, force=force)
+            if any(wanted):
+                _keep(base, texts, wanted)
+            done = wanted.count(None)
+            written, skipped = written + len(batch) - done, skipped + done
+            tokens += sum(len(ids) for ids in texts)
+            advance(len(batch))
+    others = work.count - written - skipped
+    return {"written": written, "skipped": skipped, "others": others, "tokens": tokens}
+
+
+def _wanted(
+    base: "Base", batch: Sequence[Row], texts: "list[torch.Tensor]", output: Path, *, force: bool
+) -> list[Path | None]:
+    """Where each row's cache is to be written; none where it is there and right."""
+    paths: list[Path | None] = [output / row.file_name for row in batch]
+    if force:
+        return paths
+    order = sorted(range(len(batch)), key=lambda index: batch[index].number)
+    for index in order:  # so that the first one that is not right is named
+        path = output / batch[index].file_name
+        if _is_done(base, batch[index], path, texts[index]):
+            paths[index] = None
+    return paths
+
+
+def _is_done(base: "Base", row: Row, path: Path, token_ids: "torch.Tensor") -> bool:
     """Whether a row's file is there and right.
 
     Raises:
         FileExistsError: it is there and is not right.
     """
-    if not task.path.exists():
+    if not path.exists():
         return False
-    if is_right(task.path, origin=base.origin, token_ids=token_ids, dtype=base.model.dtype):
+    if is_right(path, origin=base.origin, token_ids=token_ids, dtype=base.model.dtype):
         return True
     raise FileExistsError(
-        f"{task.where}{str(task.path)!r} exists and is another cache, or damaged: "
+        f"{row.where}{str(path)!r} exists and is another cache, or damaged: "
         "name another folder with -o, or replace it with --force"
     )
 
 
-def _run(base: "Base", pending: "list[tuple[_Task, torch.Tensor]]", batch: int) -> None:
+def _keep(base: "Base", texts: "list[torch.Tensor]", paths: list[Path | None]) -> None:
+    """Read a batch, all of it so that it is the same whatever is kept, and write what is."""
     from deliberate.core.augment import prefill as read
     from deliberate.core.cache_file import save
 
-    with progress("prefill", len(pending)) as advance:
-        for part in longest_first(pending, length=lambda text: len(text[1]), size=batch):
-            for (task, _), cache in zip(part, read(base, [ids for _, ids in part]), strict=True):
-                task.path.parent.mkdir(parents=True, exist_ok=True)
-                save(cache, task.path)
-                advance(1)
+    for path, cache in zip(paths, read(base, texts), strict=True):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save(cache, path)

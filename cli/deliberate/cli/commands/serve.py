@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deliberate.cli import options
+from deliberate.cli import engine_options, options
 from deliberate.cli.dry_run import bytes_of
 from deliberate.cli.failures import configuring
 from deliberate.cli.models import chosen_device, chosen_dtype, load_base, patient_bars
@@ -126,6 +126,11 @@ def serve(
     max_body: Annotated[
         str, typer.Option("--max-body", metavar="SIZE", help="Size of the largest request.")
     ] = "4MB",
+    engine: engine_options.Engine = engine_options.EngineKind.OWN,
+    engine_url: engine_options.Url = "",
+    engine_model: engine_options.Model = "",
+    engine_key: engine_options.Key = "",
+    engine_timeout: engine_options.Timeout = 60.0,
     device: options.Device = "auto",
     dtype: options.DtypeName = None,
 ) -> None:
@@ -135,6 +140,7 @@ def serve(
     try it. An answer begins at once; a coprocessor thinks over its prompt in the background, and
     if it fails or is not there, the base answers alone. Ctrl-C or SIGTERM finishes what runs.
     """
+    engine_options.check(engine, engine_url)
     _require_extra()
     from deliberate.serve.settings import Settings
 
@@ -153,6 +159,10 @@ def serve(
             max_queue=max_queue,
             max_body_bytes=bytes_of(max_body),
             disk_bytes=bytes_of(disk_budget),
+            engine_url=engine_url,
+            engine_model=engine_model,
+            engine_key=engine_key,
+            engine_seconds=engine_timeout,
             memory_bytes=bytes_of(memory_budget),
         )
     coprocessor = _of_base(coprocessor, base, thinker)

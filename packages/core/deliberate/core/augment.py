@@ -16,6 +16,8 @@ from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import CacheError, TextError
 from deliberate.core.groups import latent_positions
 
+_EMPTY = "the text is empty: give at least one character"
+
 
 def tokenize(base: Base, text: str, *, further: bool = False) -> Int[Tensor, " token"]:
     """A text's tokens as the base reads them, with its start token where it has one.
@@ -43,19 +45,30 @@ def encode(base: Base, text: str, *, further: bool = False) -> Int[Tensor, " tok
     Raises:
         TextError: the text is empty or not Unicode.
     """
+    check_text(text)
+    encoded = base.tokenizer(
+        text, add_special_tokens=not further, return_tensors="pt", verbose=False
+    )
+    token_ids = encoded["input_ids"][0]
+    if not len(token_ids):
+        raise TextError(_EMPTY)
+    return token_ids.to(base.device).long()
+
+
+def check_text(text: str) -> None:
+    """Refuse what no base can read, without asking one.
+
+    Raises:
+        TextError: the text is empty or not Unicode.
+    """
     try:
         text.encode()  # what was decoded carelessly holds halves of characters
     except UnicodeEncodeError as error:
         raise TextError(
             f"the text is not Unicode at character {error.start}: convert it to UTF-8"
         ) from error
-    encoded = base.tokenizer(
-        text, add_special_tokens=not further, return_tensors="pt", verbose=False
-    )
-    token_ids = encoded["input_ids"][0]
-    if not text or not len(token_ids):
-        raise TextError("the text is empty: give at least one character")
-    return token_ids.to(base.device).long()
+    if not text:
+        raise TextError(_EMPTY)
 
 
 def prefill(base: Base, texts: Sequence[Int[Tensor, " _token"]]) -> list[Cache]:
@@ -129,11 +142,7 @@ def augment(
     lengths = torch.tensor([len(cache.token_ids) for cache in plain], device=base.device)
     anchors = lengths[:, None] - 1
     position_ids = latent_positions(anchors, latents=count, positions=coprocessor.config.positions)
-    if not has_room(base, coprocessor, int(lengths.max())):
-        raise CacheError(
-            f"the text has {int(lengths.max())} tokens and {base.id!r} reads at most "
-            f"{base.positions}: there is no room for {count} latents"
-        )
+    check_latents_fit(base, coprocessor, int(lengths.max()))
     latents = coprocessor(reading or stack(plain, base.trunk), anchors)[:, 0]
     latents = latents.to(base.model.dtype)
     batch = Batch(plain)
@@ -156,6 +165,19 @@ def has_room(base: Base, coprocessor: Coprocessor, tokens: int) -> bool:
     config = coprocessor.config
     last = tokens - 1 + (config.latents if config.positions == "after" else 0)
     return base.positions is None or last < base.positions
+
+
+def check_latents_fit(base: Base, coprocessor: Coprocessor, tokens: int) -> None:
+    """Refuse a text that leaves no room for latents.
+
+    Raises:
+        CacheError: there is none after that many tokens.
+    """
+    if not has_room(base, coprocessor, tokens):
+        raise CacheError(
+            f"the text has {tokens} tokens and {base.id!r} reads at most "
+            f"{base.positions}: there is no room for {coprocessor.config.latents} latents"
+        )
 
 
 @torch.no_grad()

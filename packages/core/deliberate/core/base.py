@@ -110,6 +110,10 @@ class Base:
         """Input embeddings of tokens, as the first layer takes them."""
         return self._embedding(token_ids)
 
+    def embedding_rows(self, count: int) -> Float[Tensor, "count hidden"]:
+        """The first rows of the embedding's weights, as they are stored."""
+        return self._embedding.weight[:count]
+
     def read(self, token_ids: Int[Tensor, "batch token"]) -> Reading:
         """Read texts, without gradient."""
         return read(self.trunk, token_ids)

@@ -183,11 +183,20 @@ def texts_of(rows: Iterable[Any], source: Source) -> Iterator[str]:
     Raises:
         TextError: a row cannot be read, or its field is not there or is no text.
     """
+    return (text for _, text in numbered_texts(rows, source))
+
+
+def numbered_texts(rows: Iterable[Any], source: Source) -> Iterator[tuple[int, str]]:
+    """The texts in a source's rows with the rows' numbers from 1, without those that are empty.
+
+    Raises:
+        TextError: a row cannot be read, or its field is not there or is no text.
+    """
     try:
         for number, row in enumerate(rows, 1):
             text = text_of(row, source, number)
             if text.strip():
-                yield text
+                yield number, text
     except (OSError, ValueError, DatasetsError) as error:  # what a stream's readers raise
         reason = " ".join(str(error).split())
         raise TextError(f"cannot read {source.path!r}: {reason}") from error

@@ -15,11 +15,13 @@ from deliberate.core.checkpoint import (
     load_coprocessor,
     read_config,
 )
+from deliberate.core.errors import DeliberateError
 from deliberate.serve.engine import Engine
 from deliberate.serve.service import Service
 from deliberate.serve.settings import Settings
 from deliberate.serve.store import Store
 from deliberate.serve.thinker import Thinker
+from deliberate.serve.vllm_engine import VllmEngine
 from deliberate.serve.worker import Worker
 from deliberate.serve.worker_main import Models
 from deliberate.serve.worker_process import ProcessWorker
@@ -42,10 +44,11 @@ def assemble(
         place: Where the coprocessor works; its latents made beforehand are served in any case.
 
     Raises:
-        DeliberateError: there is no such coprocessor, or it serves another base.
+        DeliberateError: there is no such coprocessor, or it serves another base, or cannot be
+            served by another server.
         StoreError: the folder cannot be used, or another server uses it.
     """
-    mark = "" if coprocessor is None else _fingerprint(base, coprocessor)
+    mark = "" if coprocessor is None else _fingerprint(base, coprocessor, settings)
     origin = dataclasses.replace(
         base.origin, coprocessor=coprocessor or "", coprocessor_fingerprint=mark
     )
@@ -56,15 +59,40 @@ def assemble(
         disk_bytes=settings.disk_bytes,
         memory_bytes=settings.memory_bytes,
     )
-    engine = Engine(base, rows=max(settings.max_concurrent, settings.max_choices))
+    engine = _engine(base, settings)
     thinker = Thinker(store, _worker(base, engine, settings, coprocessor, mark, place))
     return Service(base, engine, store=store, thinker=thinker, settings=settings)
 
 
-def _fingerprint(base: Base, coprocessor: str) -> str:
+def _engine(base: Base, settings: Settings) -> Engine:
+    rows = max(settings.max_concurrent, settings.max_choices)
+    if not settings.engine_url:
+        return Engine(base, rows=rows)
+    return VllmEngine(
+        base,
+        url=settings.engine_url,
+        model=settings.engine_model or base.id,
+        rows=rows,
+        patience=settings.engine_seconds,
+        key=settings.engine_key,
+    )
+
+
+def _fingerprint(base: Base, coprocessor: str, settings: Settings) -> str:
+    """Identify a coprocessor that can be served so.
+
+    Raises:
+        DeliberateError: its latents cannot be told as embeddings, and another server decodes.
+    """
     folder = find_coprocessor(coprocessor)
     config = read_config(folder)
     check_serves(config, base, name=coprocessor)
+    if settings.engine_url and config["coprocessor"]["positions"] != "after":
+        raise DeliberateError(
+            f"the latents of {coprocessor!r} stand over the text (positions: over), which "
+            "embeddings cannot tell a vLLM server: serve it without --engine vllm, or one with "
+            "positions: after"
+        )
     return fingerprint.of_coprocessor(folder, config["coprocessor"])
 
 

@@ -103,6 +103,11 @@ class Engine:
     @property
     def running(self) -> int:
         """Prompts that are being read and answers that are being decoded."""
+        return self._in_hand
+
+    @property
+    def _in_hand(self) -> int:
+        """Those of them that are this thread's work."""
         return len(self._prompts) + len(self._rows.rows)
 
     @property
@@ -184,7 +189,7 @@ class Engine:
             if self._cancelling:
                 self._cancelling = False
                 self._drop(lambda owner: owner.cancelled)
-            while self._waiting and self.running < self._most:
+            while self._waiting and self._in_hand < self._most:
                 self._prompts.append(self._waiting.popleft())
             self._read_slice()
             if self._rows.rows:
@@ -194,9 +199,9 @@ class Engine:
     def _goes_on(self) -> bool:
         """Wait for something to do; whether there is."""
         with self._changed:
-            while not (self._waiting or self.running or self._closing):
+            while not (self._waiting or self._in_hand or self._closing):
                 self._changed.wait()
-            return bool(self._waiting or self.running) and not self._dropping
+            return bool(self._waiting or self._in_hand) and not self._dropping
 
     def _read_slice(self) -> None:
         """Read as many tokens of prompts as one slice has, the prompts taking turns."""

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, field, fields
 
+from deliberate.serve.vllm_wire import checked_url
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -53,6 +55,18 @@ class Settings:
     memory_bytes: int = 10**9
     """The most of them that is kept in memory too."""
 
+    engine_url: str = ""
+    """A vLLM server that decodes answers; empty decodes them here."""
+
+    engine_model: str = ""
+    """What that server calls the base; empty is the base's own name."""
+
+    engine_key: str = ""
+    """What that server asks for, if anything."""
+
+    engine_seconds: float = 60.0
+    """Without a token for so long, that server counts as failed."""
+
     def __post_init__(self) -> None:
         """Check the values.
 
@@ -73,6 +87,8 @@ class Settings:
             raise ValueError(f"gate must be at least 0 nats and finite, got {self.gate}")
         if not 0 <= self.port < 2**16:
             raise ValueError(f"port must be from 0 to {2**16 - 1}, got {self.port}")
+        if self.engine_url:
+            checked_url(self.engine_url)
         if not self.name:
             raise ValueError("name must not be empty")
         if not self.api_key.isascii():

@@ -1,0 +1,127 @@
+"""Workers that fill one folder without being told of one another.
+
+    folder/.claims: [which work it is][a byte a batch: 1 once it is done]
+                    a batch's byte is locked by whoever makes it
+
+The system holds a process's locks for as long as it lives. So a worker that was killed leaves no
+claim behind, whatever host it was on, and nobody has to guess whether it still lives.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from deliberate.cli.cache_files import check_writable
+
+NAME = ".claims"
+_HEAD = hashlib.sha256().digest_size
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+Claim = Literal["mine", "done", "held"]
+"""`mine`: to be made here and now; `done`: it is made; `held`: another worker makes it."""
+
+
+class Claims:
+    """The batches that a folder's workers have taken; gone once the last of them has left."""
+
+    def __init__(self, folder: Path, work: bytes) -> None:
+        """Join the folder's workers, or begin.
+
+        Args:
+            folder: Made if it is missing.
+            work: Tells this work, and how it is divided into batches, from others.
+
+        Raises:
+            OSError: workers with other work are there, or the file system has no locks.
+        """
+        check_writable(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path, digest = folder / NAME, hashlib.sha256(work).digest()
+        self._file = -1
+        while not self._is_current():
+            self._leave()
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            if self._lock(0, fcntl.LOCK_EX | fcntl.LOCK_NB):  # alone: what is in it is of the dead
+                os.ftruncate(self._file, 0)
+                os.pwrite(self._file, digest, 0)
+            self._lock(0, fcntl.LOCK_SH)
+        if os.pread(self._file, _HEAD, 0) != digest:
+            self._leave()
+            raise OSError(
+                f"workers with other texts, models or options fill {str(folder)!r}: give all of "
+                "them the same ones, --batch too, or name another folder with -o"
+            )
+
+    def __enter__(self) -> "Claims":
+        """The claims themselves."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave; the last one removes the file."""
+        if self._lock(0, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            self._path.unlink(missing_ok=True)
+        self._leave()
+
+    def take(self, number: int, *, wait: bool = False) -> Claim:
+        """Take a batch, unless it is done or another worker makes it.
+
+        Args:
+            number: Of the batch, from 0.
+            wait: Wait for that other worker, to finish it or to die.
+        """
+        if self._is_done(number):
+            return "done"
+        if not self._lock(_HEAD + number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)):
+            return "held"
+        if self._is_done(number):
+            self._lock(_HEAD + number, fcntl.LOCK_UN)
+            return "done"
+        return "mine"
+
+    def finish(self, number: int) -> None:
+        """Tell the others that a batch is done."""
+        os.pwrite(self._file, b"\x01", _HEAD + number)
+        self._lock(_HEAD + number, fcntl.LOCK_UN)
+
+    def _is_done(self, number: int) -> bool:
+        return os.pread(self._file, 1, _HEAD + number) == b"\x01"
+
+    def _is_current(self) -> bool:
+        """Whether the open file is the one that newcomers find."""
+        try:
+            return self._file >= 0 and os.path.samestat(os.fstat(self._file), self._path.stat())
+        except FileNotFoundError:
+            return False
+
+    def _lock(self, place: int, how: int) -> bool:
+        """Lock a byte; whether it could be.
+
+        Raises:
+            OSError: the file system has no locks.
+        """
+        try:
+            fcntl.lockf(self._file, how, 1, place)
+        except (BlockingIOError, PermissionError):
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            raise OSError(
+                f"{str(self._path.parent)!r} is on a file system without locks, by which workers "
+                "tell who makes what: give each its share with --shard, a single one 1/1"
+            ) from error
+        return True
+
+    def _leave(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
