@@ -120,6 +120,11 @@ def mutate(rng: random.Random, content: bytes) -> bytes:
     for _ in range(rng.choice((1, 1, 1, 2))):
         try:
             content = rng.choice(MUTATIONS)(rng, content) or b"\0"
-        except (ValueError, struct.error, IndexError, RecursionError):  # it is no such file any more
+        except (
+            ValueError,
+            struct.error,
+            IndexError,
+            RecursionError,
+        ):  # it is no such file any more
             return content
     return content
