@@ -120,6 +120,11 @@ def mutate(rng: random.Random, content: bytes) -> bytes:
     for _ in range(rng.choice((1, 1, 1, 2))):
         try:
             content = rng.choice(MUTATIONS)(rng, content) or b"\0"
-        except (ValueError, struct.error, IndexError, RecursionError):  # no such file now
+        except (
+            ValueError,
+            struct.error,
+            IndexError,
+            RecursionError,
+        ):  # no such file now
             return content
     return content
