@@ -12,6 +12,7 @@ from deliberate.cli.eval_table import SIDE_BY_SIDE, empty
 from deliberate.cli.eval_tasks import PROBLEMS
 from deliberate.cli.models import patient_bars
 from deliberate.cli.terminal import note, progress
+from deliberate.core.verdict import nearly_none
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 STEPS = "1-6"
 COUNT = 100
 ALL = "all"
-
-NEARLY_NONE = 2.0
-"""Percent solved below which a difference says little."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,12 +107,8 @@ def _show(result: dict[str, Any], run: str, base: str) -> None:
         say(console, f"{heading} against the base: {_said(total['against_base'][name])}.")
     for name, found in total["latents_against"].items():
         say(console, f"latents against {words[name]}: {_said(found)}.")
-    if max(total["percent"][name]["value"] for name in ("base", "latents")) < NEARLY_NONE:
-        say(
-            console,
-            f"Fewer than {NEARLY_NONE:g} % are solved, with or without latents: problems so hard "
-            "for the base tell next to nothing of the latents.",
-        )
+    if little := nearly_none(total):
+        say(console, little)
 
 
 def _show_table(console: "Console", result: dict[str, Any], names: Mapping[str, str]) -> None:
