@@ -12,7 +12,6 @@ from deliberate.cli.eval_table import SIDE_BY_SIDE, empty
 from deliberate.cli.eval_tasks import PROBLEMS
 from deliberate.cli.models import patient_bars
 from deliberate.cli.terminal import note, progress
-from deliberate.core.verdict import nearly_none
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,6 +106,8 @@ def _show(result: dict[str, Any], run: str, base: str) -> None:
         say(console, f"{heading} against the base: {_said(total['against_base'][name])}.")
     for name, found in total["latents_against"].items():
         say(console, f"latents against {words[name]}: {_said(found)}.")
+    from deliberate.core.verdict import nearly_none
+
     if little := nearly_none(total):
         say(console, little)
 

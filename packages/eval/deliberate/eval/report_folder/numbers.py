@@ -65,6 +65,8 @@ def change(found: Interval | None, *, unit: str = "%", lower_is_better: bool = T
     if not found or not known(found.get("value")):
         return Cell(text=NONE)
     value, low, high = (found.get(key) for key in ("value", "low", "high"))
+    if value == low == high == 0:
+        return Cell(text="nothing differs")
     tone = ""
     if known(low) and known(high):
         tone = "" if low <= 0 <= high else "better" if (high < 0) == lower_is_better else "worse"
