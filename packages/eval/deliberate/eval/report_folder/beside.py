@@ -35,12 +35,12 @@ def write_names(axes: Axes, lines: Sequence[Line], *, colour: str) -> None:
         lines: Of which some have names.
         colour: Of the letters.
     """
-    scale = 72 / axes.get_figure(root=True).dpi  # ty: ignore[unresolved-attribute]
+    scale = 72 / axes.get_figure(root=True).dpi
     named = [(x, y, name) for line in lines for x, y, name in _named(line)]
     points: list[list[float]] = []
     if named:
         points = (axes.transData.transform([(x, y) for x, y, _ in named]) * scale).tolist()
-    frame = (axes.get_window_extent().extents * scale).tolist()
+    frame = [float(edge) * scale for edge in axes.get_window_extent().extents]
     taken: list[Box] = [(x - 4, y - 4, x + 4, y + 4) for x, y in points]
     for (x, y, name), (left, bottom) in zip(named, points, strict=True):
         rows = wrap(name, LETTERS) or [""]
