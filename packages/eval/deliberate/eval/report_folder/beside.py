@@ -35,7 +35,7 @@ def write_names(axes: Axes, lines: Sequence[Line], *, colour: str) -> None:
         lines: Of which some have names.
         colour: Of the letters.
     """
-    scale = 72 / axes.get_figure(root=True).dpi
+    scale = 72 / axes.figure.dpi
     named = [(x, y, name) for line in lines for x, y, name in _named(line)]
     points: list[list[float]] = []
     if named:
