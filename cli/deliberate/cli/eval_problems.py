@@ -25,9 +25,6 @@ STEPS = "1-6"
 COUNT = 100
 ALL = "all"
 
-NEARLY_NONE = 2.0
-"""Percent solved below which a difference says little."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problems:
@@ -109,12 +106,10 @@ def _show(result: dict[str, Any], run: str, base: str) -> None:
         say(console, f"{heading} against the base: {_said(total['against_base'][name])}.")
     for name, found in total["latents_against"].items():
         say(console, f"latents against {words[name]}: {_said(found)}.")
-    if max(total["percent"][name]["value"] for name in ("base", "latents")) < NEARLY_NONE:
-        say(
-            console,
-            f"Fewer than {NEARLY_NONE:g} % are solved, with or without latents: problems so hard "
-            "for the base tell next to nothing of the latents.",
-        )
+    from deliberate.core.verdict import nearly_none
+
+    if little := nearly_none(total):
+        say(console, little)
 
 
 def _show_table(console: "Console", result: dict[str, Any], names: Mapping[str, str]) -> None:

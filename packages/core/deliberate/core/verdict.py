@@ -11,6 +11,9 @@ from deliberate.core.kinds import KINDS
 FEWEST_UNITS = 10
 """Below this many resampled texts an interval is too narrow to be believed."""
 
+NEARLY_NONE = 2.0
+"""Percent of problems solved below which a difference says little."""
+
 CONDITIONS = {
     "latents": "latents",
     "shuffled": "another {other}'s latents",
@@ -98,6 +101,21 @@ def _against(report: dict[str, Any]) -> list[str]:
             said = ", ".join(where) or "no difference that can be told"
             sentences.append(f"Against {words}: {said}.")
     return sentences
+
+
+def nearly_none(total: dict[str, Any]) -> str:
+    """What to say where so few problems are solved that a difference says little, else nothing.
+
+    Args:
+        total: Of a report of problems, with `percent` by condition.
+    """
+    shares = [(total["percent"].get(name) or {}).get("value") for name in ("base", "latents")]
+    if max((share for share in shares if share is not None), default=NEARLY_NONE) >= NEARLY_NONE:
+        return ""
+    return (
+        f"Fewer than {NEARLY_NONE:g} % are solved, with or without latents: problems so hard "
+        "for the base tell next to nothing of the latents."
+    )
 
 
 def _told(changes: dict[str, Any]) -> tuple[list[str], list[str], list[str]]:

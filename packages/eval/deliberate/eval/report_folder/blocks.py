@@ -51,7 +51,7 @@ class Line:
     """What is written beside each point, if anything."""
 
     style: int = 0
-    """Which colour, mark and stroke: `draw.STYLES`."""
+    """Which colour, mark and stroke: `looks.look`."""
 
     joined: bool = True
     """Whether a stroke goes from point to point."""
@@ -74,8 +74,17 @@ class Plot:
     doubling: bool = False
     """Whether each step on the first axis is a doubling."""
 
-    bend: Number | None = None
-    """Above this the second axis is logarithmic; none is nowhere."""
+    bounds: tuple[Number, Number] | None = None
+    """Of the second axis: what is beyond is not drawn; none are where the library sets them."""
+
+    note: str = ""
+    """What its reader has to know."""
+
+    keys: bool = True
+    """Whether it says how each line looks; else a plot of `keys_alone` beside it does."""
+
+    keys_alone: bool = False
+    """Whether it has no axes, and only says how lines look."""
 
     beside: bool = False
     """Whether lines share their places on the first axis, and are set a little apart."""
@@ -89,6 +98,8 @@ class Plot:
     @property
     def words(self) -> str:
         """What is seen, for those who do not see it."""
+        if self.keys_alone:
+            return f"{self.title}: {', '.join(line.label for line in self.lines)}."
         said = [f"{self.title}. {self.x_label} against {self.y_label}."]
         for line in self.lines:
             points = [f"{y:.4g} at {x:g}" for x, y in zip(line.x, line.y, strict=True)]

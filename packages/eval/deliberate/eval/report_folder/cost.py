@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deliberate.core.kinds import KINDS
 from deliberate.eval.report_folder.blocks import Block, Cell, Line, Plot, Section, Table
 from deliberate.eval.report_folder.numbers import (
     count,
@@ -16,7 +17,9 @@ from deliberate.eval.report_folder.numbers import (
 
 CACHED = "first_token_cached_seconds"
 
-EXTREMES = "least … most"
+SOFT = "soft"
+
+EXTREMES = "from the least to the most"
 """What stands beside a median time: the two ends of the repeats, which are no interval."""
 
 
@@ -71,9 +74,9 @@ def _times(found: Mapping[str, Any]) -> Table:
             ]
             for row in found["rows"]
         ],
-        note=f"Medians and {EXTREMES} of {count(found.get('repeats'))} repeats, after a prompt of "
-        f"{count(tokens)} tokens, {count(found.get('decoded_tokens'))} tokens decoded; "
-        f"{found.get('device')}, {found.get('dtype')}, {count(found.get('threads'))} threads.",
+        note=f"Medians, and {EXTREMES}, of {count(found.get('repeats'))} repeats, after "
+        f"a prompt of {count(tokens)} tokens, {count(found.get('decoded_tokens'))} tokens decoded; "
+        f"{found.get('device')}, {found.get('dtype')}, {_threads(found.get('threads'))}.",
     )
 
 
@@ -108,10 +111,16 @@ def _called(row: Mapping[str, Any]) -> str:
     """A row's name, its run, its kind and how many latents it writes."""
     if is_base(row):
         return "base alone"
-    latents = row.get("latents")
-    many = counted(latents, "latent") if latents else "no latents"
-    what = ", ".join([str(row["kind"]), many] if row.get("kind") else [many])
-    return f"{row.get('name')}: {row.get('run')} ({what})"
+    latents, soft = row.get("latents"), row.get("name") == SOFT
+    many = counted(latents, "soft token" if soft else "latent") if latents else "no latents"
+    kind = row.get("kind") if row.get("kind") != row.get("name") else None
+    what = ", ".join([str(kind), many] if kind else [many])
+    name = KINDS[SOFT].baseline if soft else row.get("name")
+    return f"{name}: {row.get('run')} ({what})"
+
+
+def _threads(number: object) -> str:
+    return counted(number, "thread") if isinstance(number, int) else f"{count(number)} threads"
 
 
 def _plot(found: Mapping[str, Any]) -> Plot:

@@ -12,6 +12,8 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
+from math import inf, nan
+from textwrap import wrap
 from typing import Any
 
 from matplotlib import rc_context
@@ -21,8 +23,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from deliberate.eval.report_folder.beside import write_names
 from deliberate.eval.report_folder.blocks import Line, Plot
-from deliberate.eval.report_folder.numbers import MINUS
+from deliberate.eval.report_folder.looks import LIGHT, PLACEHOLDERS, look
 
 WIDTH, HEIGHT = 4.8, 2.9
 """Inches, without the legend: on a phone the letters are still to be read."""
@@ -34,40 +37,16 @@ SHARPNESS = 200
 """Dots an inch of a PNG, twice what a screen has."""
 
 APART = 0.09
-"""Between the places of two lines that are set apart, on the first axis."""
+"""At most between the places of two lines that are set apart, on the first axis."""
 
-HALF_ROW = 20
-"""Letters of names of which two fit side by side."""
+ALL_APART = 0.8
+"""At most between the first and the last of them."""
 
-LONGEST_LABEL = 44
-"""Letters of a line's name."""
-
-Stroke = str | tuple[int, tuple[int, ...]]
-
-STYLES: Sequence[tuple[str, str, Stroke]] = (
-    ("c0", "o", "-"),
-    ("c1", "s", "--"),
-    ("c2", "^", "-."),
-    ("c3", "D", ":"),
-    ("c4", "v", (0, (5, 1))),
-    ("c5", "P", (0, (3, 1, 1, 1))),
-    ("c6", "X", (0, (1, 1))),
-    ("c7", "*", (0, (7, 2, 1, 2))),
-)
-"""Colour, mark and stroke: no two differ by colour alone."""
+HALF_ROW, WHOLE_ROW = 20, 46
+"""Letters of a row of the legend, where two names fit side by side and where one does."""
 
 SOFTWARE = "deliberate.eval.report_folder"
 """Said within each PNG, so that it is known for one of a report's."""
-
-LIGHT = {
-    "ink": "#1f2328", "muted": "#59636e", "rule": "#d5d9de",
-    "c0": "#2f4fb5", "c1": "#59636e", "c2": "#b5460f", "c3": "#17743a",
-    "c4": "#8a2fc9", "c5": "#8f6400", "c6": "#0b6f85", "c7": "#b3206b",
-}  # fmt: skip
-"""Colours by name, on white; the page has them as variables, and others for the dark."""
-
-PLACEHOLDERS = {name: f"#fe{number:04x}" for number, name in enumerate(LIGHT)}
-"""Colours that stand for the page's variables, and that nothing else has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,40 +94,52 @@ def _settings(plot: Plot) -> Generator[None]:
 
 
 def _figure(plot: Plot, colours: Mapping[str, str]) -> Figure:
-    columns = 2 if all(len(line.label) <= HALF_ROW for line in plot.lines) else 1
-    entries = len(plot.lines) + bool(plot.diagonal)
-    rows = -(-entries // columns)
-    figure = Figure(figsize=(WIDTH, HEIGHT + LEGEND_ROW * rows), layout="constrained")
+    lines = [line for line in plot.lines if line.x or plot.keys_alone]
+    names = [line.label for line in lines] + ([plot.diagonal] if plot.diagonal else [])
+    columns = 2 if all(len(name) <= HALF_ROW for name in names) else 1
+    labels = [_wrapped(name, HALF_ROW if columns == 2 else WHOLE_ROW) for name in names]
+    rows = sum(label.count("\n") + 1 for label in labels) / columns + 0.5
+    keys = LEGEND_ROW * rows if plot.keys else 0.0
+    height = keys + 0.1 if plot.keys_alone else HEIGHT + keys
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
     figure.set_facecolor("none")
     pen = _Pen(axes=figure.add_subplot(), colours=colours)
     _prepare(pen, plot)
-    lines = [line for line in plot.lines if line.x]
+    apart = min(APART, ALL_APART / max(1, len(lines)))
     handles = [
-        _draw_line(pen, line, apart=plot.beside, shift=(number - (len(lines) - 1) / 2) * APART)
+        _draw_line(pen, line, plot, shift=(number - (len(lines) - 1) / 2) * apart)
         for number, line in enumerate(lines)
     ]
-    farthest = max((x for line in lines for x in line.x), default=0)
-    for line in lines:
-        _write_names(pen, line, middle=farthest / 2)
-    labels = [_shortened(line.label) for line in lines]
     if plot.diagonal:
         handles += pen.axes.plot(
             [0, 100], [0, 100], color=colours["muted"], linestyle=(0, (1, 3)), linewidth=1.2
         )
-        labels.append(plot.diagonal)
+    if plot.keys:
+        _legend(figure, handles, labels, columns=columns, colour=colours["ink"])
+    if plot.keys_alone:
+        pen.axes.remove()
+    elif any(line.names for line in lines):
+        pen.axes.margins(x=0.08, y=0.16)
+        figure.draw_without_rendering()  # settles where points are
+        write_names(pen.axes, lines, colour=colours["ink"])
+    return figure
+
+
+def _legend(
+    figure: Figure, handles: Sequence[Line2D], labels: Sequence[str], *, columns: int, colour: str
+) -> None:
     legend = figure.legend(
         handles,
         [str(number) for number in range(len(handles))],  # it leaves out what begins with "_"
         loc="outside lower center",
         ncols=columns,
         frameon=False,
-        labelcolor=colours["ink"],
-        handlelength=3,
+        labelcolor=colour,
+        handlelength=4.2,
     )
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_text(label)
-    return figure
 
 
 def _prepare(pen: _Pen, plot: Plot) -> None:
@@ -168,29 +159,31 @@ def _prepare(pen: _Pen, plot: Plot) -> None:
         axes.xaxis.set_major_locator(FixedLocator(list(plot.ticks)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    if plot.bend is not None:
-        axes.set_yscale("symlog", linthresh=plot.bend)
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(_signed))
+    if plot.bounds is not None:
+        axes.set_ylim(*plot.bounds)
     if plot.zero:
         axes.axhline(0, color=colours["muted"], linewidth=1)
 
 
-def _draw_line(pen: _Pen, line: Line, *, apart: bool, shift: float) -> Line2D:
-    name, mark, stroke = STYLES[line.style % len(STYLES)]
-    colour = pen.colours[name]
-    places = [x + shift for x in line.x] if apart else line.x
-    bounded = len(line.low) == len(line.x) > 0
-    if bounded and line.joined and not line.names and not apart:
-        pen.axes.fill_between(
-            line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0, zorder=1
-        )
+def _draw_line(pen: _Pen, line: Line, plot: Plot, *, shift: float) -> Line2D:
+    drawn_as = look(line.style)
+    colour = pen.colours[drawn_as.colour]
+    places = [x + shift for x in line.x] if plot.beside else line.x
+    low, high = plot.bounds or (-inf, inf)
+    y = [each if low <= each <= high else nan for each in line.y]
+    bounded = len(line.low) == len(line.x) > 0 and not plot.keys_alone
+    if bounded and line.joined and not line.names and not plot.beside:
+        shown = [each == each for each in y]
+        if line.style == 0:  # more than one band hides the lines
+            pen.axes.fill_between(
+                line.x, line.low, line.high, where=shown, color=colour, alpha=0.18, linewidth=0
+            )
     elif bounded:
         pairs = zip(line.y, line.low, line.high, strict=True)
         reach = [(max(0.0, y - low), max(0.0, high - y)) for y, low, high in pairs]
         pen.axes.errorbar(
             places,
-            line.y,
+            y,
             yerr=[list(each) for each in zip(*reach, strict=True)],
             fmt="none",
             color=colour,
@@ -199,13 +192,14 @@ def _draw_line(pen: _Pen, line: Line, *, apart: bool, shift: float) -> Line2D:
         )
     [drawn] = pen.axes.plot(
         places,
-        line.y,
+        y,
         color=colour,
-        marker=mark,
-        markersize=5.5 if len(line.x) <= MOST_MARKED else 0,
-        linestyle=stroke if line.joined else "none",
-        linewidth=1.8,
-        zorder=3,
+        marker=drawn_as.mark,
+        markersize=6 if len(line.x) <= MOST_MARKED else 0,
+        linestyle=drawn_as.stroke if line.joined else "none",
+        linewidth=drawn_as.width,
+        zorder=4 if line.style == 0 else 3,
+        clip_on=False,  # a mark on an axis is seen whole
     )
     return drawn
 
@@ -214,30 +208,9 @@ MOST_MARKED = 24
 """Points of a line that has marks; of more they would hide it."""
 
 
-def _write_names(pen: _Pen, line: Line, *, middle: float) -> None:
-    """Names beside their points, on the side where there is room."""
-    for x, y, name in zip(line.x, line.y, line.names, strict=bool(line.names)):
-        right = x <= middle
-        pen.axes.annotate(
-            _shortened(name),
-            (x, y),
-            xytext=(7 if right else -7, 6),
-            textcoords="offset points",
-            ha="left" if right else "right",
-            color=pen.colours["ink"],
-            fontsize=9.5,
-        )
-
-
-def _signed(value: float, _: object) -> str:
-    return f"{value:+g}".replace("-", MINUS) if value else "0"
-
-
-def _shortened(label: str) -> str:
-    """A name with its middle left out where it is too long; line ends would be drawn as such."""
-    label = " ".join(label.split())
-    half = LONGEST_LABEL // 2
-    return label if len(label) <= LONGEST_LABEL else f"{label[:half]}…{label[-half + 1 :]}"
+def _wrapped(label: str, letters: int) -> str:
+    """A name on as many rows as it needs; its own line ends would be drawn as such."""
+    return "\n".join(wrap(label, letters)) or " "
 
 
 def _inline(text: str, plot: Plot) -> str:

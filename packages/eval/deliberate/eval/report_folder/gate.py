@@ -6,7 +6,7 @@ a gate's curve --> Plot, Table; nothing where none was measured
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from deliberate.eval.report_folder.blocks import Cell, Line, Plot, Section, Table
+from deliberate.eval.report_folder.blocks import Cell, Line, Plot, Said, Section, Table
 from deliberate.eval.report_folder.numbers import NONE, count, plain, share, signed
 from deliberate.eval.report_folder.words import runs_of, titled
 
@@ -18,13 +18,19 @@ def gate(results: Mapping[str, Any]) -> list[Section]:
         for name, report in runs_of(results, "perplexity")
         if report.get("gate") and report["gate"].get("tokens")
     ]
-    plots, tables = [], []
+    said, plots, tables = [], [], []
     for number, (name, each) in enumerate(found):
         run = name if len(results["runs"]) > 1 else ""
         file = f"gate-{number + 1}" if len(found) > 1 else "gate"
-        plots.append(_plot(file, run, each))
-        tables.append(_table(run, each))
-    return [Section(name="gate", heading="When to ask for latents", blocks=[*plots, *tables])]
+        untold = [what for what, token in _tokens(each) if not token.get("kept")]
+        if untold:
+            text = f"No gain that can be told at {' and '.join(untold)}, so no curve is drawn."
+            said.append(Said(text=text, run=run))
+        if len(untold) < len(list(_tokens(each))):
+            plots.append(_plot(file, run, each))
+            tables.append(_table(run, each))
+    blocks = [*said, *plots, *tables]
+    return [Section(name="gate", heading="When to ask for latents", blocks=blocks)]
 
 
 def _tokens(found: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -36,6 +42,8 @@ def _tokens(found: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
 def _plot(name: str, run: str, found: Mapping[str, Any]) -> Plot:
     lines = []
     for number, (what, each) in enumerate(_tokens(found)):
+        if not each.get("kept"):
+            continue
         curve = [
             point
             for point in each.get("curve") or []

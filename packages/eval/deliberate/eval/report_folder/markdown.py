@@ -19,6 +19,13 @@ from deliberate.eval.report_folder.blocks import (
     Table,
 )
 from deliberate.eval.report_folder.document import Heading
+from deliberate.eval.report_folder.words import shown
+
+SHOWN = 1
+"""Examples of each sort; the page has all."""
+
+BEFORE = 300
+"""Letters of the text before an example's tokens, of its end."""
 
 SPECIAL = re.compile(r"([\\`*_\[\]<>|#~$!&])")
 """What Markdown, or the HTML within it, would take for its own."""
@@ -63,13 +70,17 @@ def _written(block: Block) -> Iterator[str]:
             yield from _table(block)
         case Plot():
             yield f"![{escaped(block.title)}]({block.name}.png)"
+            if block.note:
+                yield escaped(block.note)
         case Code():
             yield f"{escaped(block.caption)}:"
             yield _fenced(block.text)
         case Examples():
             yield f"### {escaped(block.heading)}"
-            for example in block.examples:
+            for example in block.examples[:SHOWN]:
                 yield from _example(example)
+            if len(block.examples) > SHOWN:
+                yield f"All {len(block.examples)} are in report.html."
 
 
 def _table(table: Table) -> Iterator[str]:
@@ -95,10 +106,11 @@ def _cell(cell: Cell) -> str:
 
 def _example(example: Example) -> Iterator[str]:
     yield f"{escaped(example.heading)}. Before:"
-    yield _fenced(example.before)
+    cut = len(example.before) > BEFORE
+    yield _fenced(f"{'…' if cut else ''}{example.before[-BEFORE:]}")
     cells = [
         [
-            Cell(text=repr(token.text)),
+            Cell(text=shown(token.text)),
             Cell(text=f"{token.base:.3g}"),
             Cell(text=f"{token.latents:.3g}"),
             Cell(text=token.times),

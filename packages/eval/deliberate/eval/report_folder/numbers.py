@@ -65,6 +65,8 @@ def change(found: Interval | None, *, unit: str = "%", lower_is_better: bool = T
     if not found or not known(found.get("value")):
         return Cell(text=NONE)
     value, low, high = (found.get(key) for key in ("value", "low", "high"))
+    if value == low == high == 0:
+        return Cell(text="nothing differs")
     tone = ""
     if known(low) and known(high):
         tone = "" if low <= 0 <= high else "better" if (high < 0) == lower_is_better else "worse"
@@ -76,6 +78,22 @@ def change(found: Interval | None, *, unit: str = "%", lower_is_better: bool = T
     return Cell(
         text=f"{signed(value)}{SPACE}{unit}", interval=_between(low, high, signed), tone=tone
     )
+
+
+def alike(found: Interval | None) -> bool:
+    """Whether two ways of answering solve the very same problems."""
+    if not found or not known(found.get("value")):
+        return False
+    if found.get("gained") is not None and found.get("lost") is not None:
+        return found["gained"] == found["lost"] == 0
+    return found["value"] == found.get("low") == found.get("high") == 0
+
+
+def points(found: Interval | None) -> Cell:
+    """A difference of problems solved; where nothing differs, words and no interval."""
+    if alike(found):
+        return Cell(text="nothing differs")
+    return change(found, unit="points", lower_is_better=False)
 
 
 def share(found: Interval | None) -> Cell:

@@ -22,7 +22,9 @@ from deliberate.eval.report_folder.blocks import (
     Table,
 )
 from deliberate.eval.report_folder.document import Heading
-from deliberate.eval.report_folder.draw import LIGHT, svg
+from deliberate.eval.report_folder.draw import svg
+from deliberate.eval.report_folder.looks import LIGHT
+from deliberate.eval.report_folder.words import shown
 
 TEMPLATES: dict[type, str] = {
     Code: "code.html",
@@ -77,14 +79,6 @@ def _blocks(blocks: Sequence[Block]) -> Iterator[Markup]:
             yield Markup(template.render(plots=drawn))
         else:
             yield from (Markup(template.render(block=block)) for block in together)
-
-
-def shown(text: str) -> str:
-    """A token's text with its line ends and the spaces at its ends to be seen."""
-    text = text.replace("\n", "↵").replace("\t", "⇥")
-    bare = text.strip(" ")
-    before = len(text) - len(text.lstrip(" "))
-    return f"{'·' * before}{bare}{'·' * (len(text) - before - len(bare))}" or "∅"
 
 
 def chance(probability: Number) -> str:

@@ -4,6 +4,7 @@ Source: arXiv:2412.17747, table 1 and figure 3; the controls and intervals are o
 """
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 from deliberate.core.verdict import FEWEST_UNITS, writes_latents
@@ -11,8 +12,11 @@ from deliberate.eval.report_folder.blocks import Block, Cell, Line, Plot, Said, 
 from deliberate.eval.report_folder.numbers import change, counted, known, plain
 from deliberate.eval.report_folder.words import conditions, run_styles, runs_of, styles, titled
 
-FAR = 6
-"""Where one condition changes this many times as much as the latents, the axis bends."""
+FAR = 10
+"""What changes more than this many times as much as the latents is not drawn."""
+
+MARGIN = 0.06
+"""Of the second axis, above and below what is drawn."""
 
 BETTER = "Lower is better. Bold: the 95 % interval leaves zero out."
 
@@ -59,12 +63,12 @@ def _changes(run: str, report: Mapping[str, Any]) -> Table:
     arrive = f", latents {counted(late, 'token')} late" if late else ""
     return Table(
         caption=titled(run, f"change of perplexity against the base alone{arrive}"),
-        head=["Token ahead", "Base perplexity", *words.values()],
+        head=["Token ahead", *words.values(), "Base perplexity"],
         rows=[
             [
                 Cell(text=token),
-                Cell(text=plain(value, places=3)),
                 *(change(report["change_percent"][name].get(token)) for name in words),
+                Cell(text=plain(value, places=3)),
             ]
             for token, value in base.items()
         ],
@@ -137,12 +141,12 @@ def _together(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     base = runs[0][1]["perplexity"]["base"]
     return Table(
         caption="Change of perplexity against the base alone, runs side by side",
-        head=["Token ahead", "Base perplexity", *(_column(*each) for each in runs)],
+        head=["Token ahead", *(_column(*each) for each in runs), "Base perplexity"],
         rows=[
             [
                 Cell(text=token),
-                Cell(text=plain(value, places=3)),
                 *(change(each["change_percent"]["latents"].get(token)) for _, each in runs),
+                Cell(text=plain(value, places=3)),
             ]
             for token, value in base.items()
         ],
@@ -191,22 +195,44 @@ def _line(label: str, row: Changes, style: int) -> Line:
 
 
 def _axes(name: str, title: str, lines: Sequence[Line]) -> Plot:
-    own = max((abs(value) for value in (*lines[0].low, *lines[0].high)), default=0)
-    most = max((abs(value) for line in lines for value in line.y), default=0)
-    bends = own > 0 and most > FAR * own
-    ticks = sorted({token for line in lines for token in line.x})
-    bent = f" (logarithmic beyond ±{own:.1g})" if bends else ""
+    limit = _limit(lines[0])
+    beyond = {
+        line.label: [f"{x:g}" for x, y in zip(line.x, line.y, strict=True) if abs(y) > limit]
+        for line in lines
+    }
+    left_out = "; ".join(
+        f"{label} at {'token' if len(tokens) == 1 else 'tokens'} {', '.join(tokens)}"
+        for label, tokens in beyond.items()
+        if tokens
+    )
+    note = f"Far beyond the latents' own, so only in the table: {left_out}." if left_out else ""
     return Plot(
         name=name,
         title=title,
         x_label="Token ahead",
-        y_label=f"Change, %{bent}",
+        y_label="Change, %",
         lines=lines,
-        ticks=ticks,
+        ticks=sorted({token for line in lines for token in line.x}),
         doubling=True,
-        bend=own if bends else None,
+        bounds=_bounds(lines, limit) if left_out else None,
+        note=" ".join(filter(None, ["The band is the latents' 95 % interval.", note])),
         zero=True,
     )
+
+
+def _limit(own: Line) -> float:
+    """Changes beyond this would hide the latents': by their median, and never less than theirs."""
+    sizes = sorted(abs(value) for value in own.y)
+    reach = max((abs(value) for value in (*own.y, *own.low, *own.high)), default=0.0)
+    return max(reach, FAR * sizes[len(sizes) // 2]) if reach else inf
+
+
+def _bounds(lines: Sequence[Line], limit: float) -> tuple[float, float]:
+    """Of the second axis: what is drawn, and the latents' whole interval."""
+    drawn = [y for line in lines for y in line.y if abs(y) <= limit]
+    values = [0.0, *drawn, *lines[0].low, *lines[0].high]
+    margin = MARGIN * (max(values) - min(values))
+    return min(values) - margin, max(values) + margin
 
 
 def said_of_runs(runs: Sequence[tuple[str, str]]) -> list[Said]:

@@ -6,11 +6,11 @@ results --> Figures, Said
 from collections.abc import Mapping
 from typing import Any
 
-from deliberate.core.verdict import verdict
+from deliberate.core.verdict import nearly_none, verdict
 from deliberate.eval.report_folder.benchmarks import LEVEL, side
 from deliberate.eval.report_folder.blocks import Block, Figure, Figures, Said, Section
 from deliberate.eval.report_folder.cost import EXTREMES, extra_first_token
-from deliberate.eval.report_folder.numbers import change, count, known, p_said
+from deliberate.eval.report_folder.numbers import alike, change, count, known, p_said, points
 from deliberate.eval.report_folder.words import asked, runs_of
 
 MORE = {"better": "more", "worse": "fewer"}
@@ -42,10 +42,10 @@ def _figures(results: Mapping[str, Any]) -> list[Figure]:
                 Figure(value=cell.text, interval=cell.interval, tone=cell.tone, label=label)
             )
     for _, report in runs_of(results, "problems"):
-        cell = change(
-            report["total"]["against_base"].get("latents"), unit="points", lower_is_better=False
-        )
-        label = f"of {count(report.get('problems'))} problems solved"
+        difference = report["total"]["against_base"].get("latents")
+        cell = points(difference)
+        where = "in which" if alike(difference) else "of"
+        label = f"{where} {count(report.get('problems'))} problems are solved"
         found.append(Figure(value=cell.text, interval=cell.interval, tone=cell.tone, label=label))
     extra = extra_first_token(results, str(results["runs"][0]["name"]))
     if extra is not None:
@@ -75,7 +75,11 @@ def _solved(report: Mapping[str, Any]) -> str:
     found = report["total"]["against_base"].get("latents")
     if not found:
         return ""
-    cell = change(found, unit="points", lower_is_better=False)
+    many, little = count(report.get("problems")), nearly_none(dict(report["total"]))
+    if alike(found):
+        same = f"Nothing differs in which of {many} problems are solved, with or without latents."
+        return " ".join([same, little] if little else [same, *_against(report)])
+    cell = points(found)
     how_many = MORE.get(cell.tone)
     what = (
         f"With latents {how_many} problems are solved"
@@ -83,10 +87,10 @@ def _solved(report: Mapping[str, Any]) -> str:
         else "No difference in problems solved that can be told"
     )
     first = (
-        f"{what}: {cell.text} ({cell.interval}) of {count(report.get('problems'))}, "
+        f"{what}: {cell.text} ({cell.interval}) of {many}, "
         f"{p_said(found.get('p'))} by McNemar's test."
     )
-    return " ".join([first, *_against(report)])
+    return " ".join([first, little] if little else [first, *_against(report)])
 
 
 def _against(report: Mapping[str, Any]) -> list[str]:
@@ -96,9 +100,9 @@ def _against(report: Mapping[str, Any]) -> list[str]:
     for name, words in asked(report).items():
         if not compared.get(name):
             continue
-        cell = change(compared[name], unit="points", lower_is_better=False)
-        how_many = MORE.get(cell.tone)
-        said = f"{how_many} solved" if how_many else "no difference that can be told"
+        how_many = MORE.get(points(compared[name]).tone)
+        none = "nothing differs" if alike(compared[name]) else "no difference that can be told"
+        said = f"{how_many} solved" if how_many else none
         sentences.append(f"Against {words}: {said}.")
     return sentences
 

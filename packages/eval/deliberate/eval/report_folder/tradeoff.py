@@ -11,6 +11,7 @@ from typing import Any
 from deliberate.eval.report_folder.blocks import Block, Line, Number, Plot, Said, Section
 from deliberate.eval.report_folder.cost import CACHED, base_row, result, row_of
 from deliberate.eval.report_folder.numbers import counted, known
+from deliberate.eval.report_folder.problems import solved_axis
 from deliberate.eval.report_folder.words import runs_of
 
 X_LABEL = "Extra milliseconds to the first token"
@@ -85,12 +86,15 @@ def _solved(results: Mapping[str, Any]) -> Plot | None:
     lines = [_line("base alone", [_Point(extra=0, found=base, name="")], 1), *_by_kind(points)]
     if rivals:
         lines.append(_line("chain of thought", list(rivals.values()), 2))
+    if not any(y for line in lines for y in line.y):
+        return None
     return Plot(
         name="quality-problems",
         title="Problems solved against latency",
         x_label=X_LABEL,
         y_label="Solved, %",
         lines=lines,
+        bounds=solved_axis(lines),
     )
 
 

@@ -8,7 +8,13 @@ from typing import Any
 
 from deliberate.core.verdict import columns
 
-FIXED = {"latents": 0, "base": 1}
+FIXED = {
+    name: number
+    for number, name in enumerate((
+        "latents", "base", "cot", "shuffled", "shuffled_but_last", "random", "zero", "reversed",
+        "soft", "pause", "cot:latency",
+    ))
+}  # fmt: skip
 """Styles that mean the same on every plot."""
 
 
@@ -40,9 +46,16 @@ def _unnamed(name: str) -> str:
 
 
 def styles(names: Sequence[str]) -> dict[str, int]:
-    """A style for each condition: latents and base always the same."""
-    free = iter(range(len(FIXED), len(FIXED) + len(names)))
-    return {name: FIXED[name] if name in FIXED else next(free) for name in names}
+    """A style for each condition, by its name: the same whatever else a plot shows."""
+    found = {name: FIXED[name] for name in names if name in FIXED}
+    others = [name for name in names if name not in FIXED]
+    # Latents read again and chains of thought take turns, so that neither moves the other.
+    for turn, some in enumerate((
+        [name for name in others if name.startswith("every:")],
+        [name for name in others if not name.startswith("every:")],
+    )):
+        found |= {name: len(FIXED) + turn + 2 * number for number, name in enumerate(some)}
+    return found
 
 
 def runs_of(results: Mapping[str, Any], task: str) -> list[tuple[str, Mapping[str, Any]]]:
@@ -60,3 +73,11 @@ def run_styles(names: Sequence[str]) -> dict[str, int]:
 def titled(run: str, text: str) -> str:
     """A caption: with the run's name if there are several, else as a sentence begins."""
     return f"{run}: {text}" if run else f"{text[0].upper()}{text[1:]}"
+
+
+def shown(text: str) -> str:
+    """A token's text with its line ends and the spaces at its ends to be seen."""
+    text = text.replace("\n", "↵").replace("\t", "⇥")
+    bare = text.strip(" ")
+    before = len(text) - len(text.lstrip(" "))
+    return f"{'·' * before}{bare}{'·' * (len(text) - before - len(bare))}" or "∅"
