@@ -109,7 +109,7 @@ def prepared(options: argparse.Namespace) -> tuple[PreTrainedTokenizerFast, dict
     kept = options.work / "corpus.pt"
     if kept.exists():
         tokenizer = PreTrainedTokenizerFast.from_pretrained(options.work)
-        return tokenizer, torch.load(kept)
+        return tokenizer, torch.load(kept, weights_only=True)
     texts = {part: texts_of(part, "train").shuffle(seed=SEED) for part in PARTS}
     sizes = {"stdlib": 300, "packages": 1200, "problems": 12_000}
     some = [text for part, size in sizes.items() for text in texts[part][:size]["text"]]
@@ -235,7 +235,7 @@ def _resumed(model: LlamaForCausalLM, steppers: list[Optimizer], kept: Path) -> 
     """Take up a checkpoint; the step to go on with."""
     if not kept.exists():
         return 0
-    state = torch.load(kept)
+    state = torch.load(kept, weights_only=True)
     model.load_state_dict(state["model"])
     for stepper, each in zip(steppers, state["steppers"], strict=True):
         stepper.load_state_dict(each)

@@ -65,8 +65,9 @@ def test_a_folder_becomes_a_folder(run, caches, coprocessor_folder):
 
 
 def test_the_working_folder_can_be_named_by_a_dot(run, caches, coprocessor_folder, monkeypatch):
+    coprocessor = coprocessor_folder.absolute()
     monkeypatch.chdir(caches)
-    assert run("augment", ".", "--coprocessor", coprocessor_folder).code == 0
+    assert run("augment", ".", "--coprocessor", coprocessor).code == 0
     assert len(list(caches.with_name("rows-caches.augmented").iterdir())) == 5
 
 
