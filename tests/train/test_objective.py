@@ -51,6 +51,22 @@ def test_a_row_with_fewer_markers_repeats_them_and_one_without_is_left_out(recip
     assert len(anchors.unique()) == 1
 
 
+def test_a_share_of_the_anchors_is_at_markers_and_the_others_are_anywhere(recipe):
+    marker = ["objective.place=marker", "objective.markers=['xyz.']"]
+    _, _, all_marked = drawn(recipe(*marker))
+    tokenizer, token_ids, anchors = drawn(recipe(*marker, "objective.marked=0.5"))
+    assert anchors.shape == all_marked.shape
+    assert torch.equal(anchors, anchors.sort().values)
+    read = tokenizer.convert_ids_to_tokens(token_ids.flatten().tolist())
+    letters = [read[at : at + token_ids.shape[1]] for at in range(0, len(read), token_ids.shape[1])]
+    marked = [
+        sum("".join(row[mark - 3 : mark + 1]) == "xyz." for mark in marks)
+        for row, marks in zip(letters, anchors.tolist(), strict=True)
+    ]
+    assert min(marked) >= 3
+    assert sum(marked) < anchors.numel()
+
+
 @pytest.mark.parametrize("place", ["every", "marker"])
 def test_a_run_learns_at_its_anchors_and_resumes_exactly(recipe, tmp_path, place):
     changes = [f"objective.place={place}", "train.steps=24"]
@@ -83,6 +99,8 @@ def test_a_marker_that_is_nowhere_is_refused(recipe, tmp_path):
         (["objective.place=marker", "objective.markers=['']"], "empty text"),
         (["objective.place=marker", "objective.markers=[1]"], "must be a list of str, got 1"),
         (["objective.place=marker", "objective.markers=x"], "must be list, got 'x'"),
+        (["objective.marked=0.5"], "it goes with place marker"),
+        (["objective.marked=0"], "above 0 and at most 1, got 0"),
         (["objective.delay=-1"], r"objective\.delay must be at least 0"),
         (["objective.delay=30"], r"above objective\.ahead \+ objective\.delay"),
     ],

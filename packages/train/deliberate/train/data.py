@@ -209,9 +209,12 @@ def _anchors(
     if marks is None:
         return sample_anchors(batch, anchors=count, last=last, generator=generator)[own]
     seeds = torch.randint(1 << 62, (batch,), generator=generator)[own].tolist()
+    wanted = max(1, round(count * recipe.objective.marked))
+    others = sample_anchors(batch, anchors=count - wanted, last=last, generator=generator)[own]
     drawn = []
-    for found, seed in zip(marks, seeds, strict=True):
+    for found, seed, anywhere in zip(marks, seeds, others, strict=True):
         fitting = found[found <= last]
         order = torch.randperm(len(fitting), generator=torch.Generator().manual_seed(seed))
-        drawn.append(fitting[order.repeat(-(-count // len(order)))[:count]].sort().values)
+        marked = fitting[order.repeat(-(-wanted // len(order)))[:wanted]]
+        drawn.append(torch.cat([marked, anywhere]).sort().values)
     return torch.stack(drawn)

@@ -127,6 +127,9 @@ class ObjectiveSection:
     markers: tuple[str, ...] | None = None
     """For `place: marker`: strings such as the end of a question."""
 
+    marked: float = 1.0
+    """For `place: marker`: share of a row's anchors at markers; the others are anywhere."""
+
     delay: int = 0
     """Tokens that the base decodes before the latents arrive; the loss is on later ones."""
 
@@ -143,6 +146,16 @@ class ObjectiveSection:
             raise ValueError(
                 f"objective.place is {self.place!r} and objective.markers is {self.markers}: "
                 "markers, at least one, go with place marker and with no other"
+            )
+        if not 0 < self.marked <= 1:
+            raise ValueError(
+                f"objective.marked must be above 0 and at most 1, got {self.marked}: for no marker "
+                "at all, objective.place uniform"
+            )
+        if self.marked < 1 and self.place != "marker":
+            raise ValueError(
+                f"objective.marked is {self.marked} and objective.place {self.place!r}: it goes "
+                "with place marker and with no other"
             )
         if "" in (self.markers or ()):
             raise ValueError("objective.markers must not hold the empty text")
