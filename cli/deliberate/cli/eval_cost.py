@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from deliberate.cli.eval_against import Against
 from deliberate.cli.eval_shown import counted, say
 from deliberate.cli.eval_table import empty
 from deliberate.cli.eval_tasks import COST
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from deliberate.core.base import Base
     from deliberate.eval import Subject
-    from deliberate.eval.against import Against
     from deliberate.eval.cost import CostSetting
 
 NOTHING = "-"
@@ -33,7 +33,7 @@ _UNITS = ("", " k", " M", " G", " T", " P", " E")
 class Costs:
     """One prompt and one answer, timed."""
 
-    against: "Against"
+    against: Against
     setting: "CostSetting"
 
     @property

@@ -24,6 +24,7 @@ from deliberate.cli.eval_tasks import (
     PROBLEMS,
     Task,
     as_object,
+    check_lists,
     check_options,
 )
 from deliberate.cli.eval_texts import texts_named
@@ -93,11 +94,14 @@ def evaluate(
     asks problems that it makes; with --cost it measures what latents cost: time, FLOPs, memory.
     --suite quick measures texts, problems and cost together.
     """
+    wanted = _wanted(context.params)
+    check_options(context, wanted)
+    with configuring():
+        check_lists(context.params)
+
     from deliberate.core.redaction import command_line
 
     runs, typed = [run, *(others or [])], command_line(context.obj)
-    wanted = _wanted(context.params)
-    check_options(context, wanted)
 
     def load() -> "Base":
         return _load_base(run, base, device, dtype)
