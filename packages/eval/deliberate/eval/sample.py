@@ -87,7 +87,6 @@ class Drawn:
     """The passages to be measured."""
 
     passages: list[Passage]
-    """At least two."""
 
     source: str
     """What they are from."""
@@ -114,6 +113,7 @@ def draw(
     sample: Sample,
     *,
     latents: int,
+    fewest: int,
     data: str | None,
     field: str | None = None,
     pairs: PairFormat | None = None,
@@ -126,13 +126,14 @@ def draw(
         trained: Its recipe says what was held out, and how long passages are.
         sample: How much of it.
         latents: Most of them after an anchor.
+        fewest: Passages that there must be: two where a control takes from another one.
         data: A source as in `deliberate.core.texts`, read whole; none is what was held out.
         field: The key of the text in files of rows.
         pairs: The columns of questions and answers; with neither of these two, as in its recipe.
         domain: The column of `data` that says what each row is of.
 
     Raises:
-        TextError: the texts cannot be read, or give less than two passages; or there is a `domain`
+        TextError: the texts cannot be read, or give too few passages; or there is a `domain`
             and no `data`, or it has too many values.
     """
     if domain is not None and data is None:
@@ -140,6 +141,7 @@ def draw(
             f"domain {domain!r} is a column of --data, and none is named: name the file of rows"
         )
     drawn = _draw(base, trained, sample, latents, data, field, pairs, domain)
+    _check_enough(drawn, sample, fewest)
     found = {passage.domain for passage in drawn.passages}
     if len(found) > MOST_DOMAINS:
         raise TextError(
@@ -159,11 +161,7 @@ def _draw(
     pairs: PairFormat | None,
     domain: str | None,
 ) -> Drawn:
-    """Draw passages or pairs.
-
-    Raises:
-        TextError: the texts cannot be read, or give less than two passages.
-    """
+    """Draw passages or pairs."""
     recipe = trained.recipe.get("data", {})
     form = pairs or (PairFormat.of(recipe) if field is None else None)
     if form is not None:
@@ -183,11 +181,6 @@ def _draw(
     while sample.length is None and len(found) < enough and length // 2 >= 2 * sample.least:
         length //= 2
         found = cut(length)
-    if len(found) < 2:
-        raise TextError(
-            f"{source!r} gives one passage of at most {length} tokens, and another text's latents "
-            "need two: give more text, a smaller --length or --ahead, or more --texts"
-        )
     return Drawn(passages=found, source=source, length=length, length_wanted=wanted)
 
 
@@ -201,11 +194,7 @@ def _draw_pairs(
     data: str | None,
     domain: str | None,
 ) -> Drawn:
-    """Draw pairs that fit.
-
-    Raises:
-        TextError: the pairs cannot be read, or less than two fit.
-    """
+    """Draw pairs that fit."""
     recipe = trained.recipe.get("data", {})
     source, read = validation_pairs(
         recipe.get("train", "stdlib"), data or recipe.get("validation"), form, domain=domain
@@ -221,11 +210,6 @@ def _draw_pairs(
     rows = tokenize_pairs(read, base.tokenizer, form)
     kept = fitting(rows, room, source=source)
     found = pair_passages(kept, limit=sample.texts, seed=sample.seed)
-    if len(found) < 2:
-        raise TextError(
-            f"{source!r} gives one pair of at most {length} tokens, and another's latents need two:"
-            " give more pairs, a larger --length, or more --texts"
-        )
     return Drawn(
         passages=found,
         source=source,
@@ -233,6 +217,30 @@ def _draw_pairs(
         length_wanted=length,
         pairs=form,
         left_out=len(rows) - len(kept),
+    )
+
+
+def _check_enough(drawn: Drawn, sample: Sample, fewest: int) -> None:
+    """See that each passage has another one, where a control takes that one's latents.
+
+    Raises:
+        TextError: there is only one; names what to give more of, and that the controls may go.
+    """
+    if len(drawn.passages) >= fewest:
+        return
+    what, more = (
+        ("passage", "more text, a smaller --length or --ahead")
+        if drawn.pairs is None
+        else ("pair", "more pairs, a larger --length")
+    )
+    found, more = (
+        (f"texts is {sample.texts}", "give more --texts")
+        if sample.texts < fewest
+        else (f"{drawn.source!r} gives one {what} of at most {drawn.length} tokens", f"give {more}")
+    )
+    raise TextError(
+        f"{found}, and controls with another {what}'s latents need {fewest}: {more}, or compare "
+        "with the base alone by --against none"
     )
 
 
