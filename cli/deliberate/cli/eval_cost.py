@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from deliberate.cli.eval_against import Against
-from deliberate.cli.eval_shown import counted, say
+from deliberate.cli.eval_shown import say
 from deliberate.cli.eval_table import empty
 from deliberate.cli.eval_tasks import COST
 from deliberate.cli.models import patient_bars
@@ -82,6 +82,8 @@ def costs_named(said: Mapping[str, Any]) -> "CostSetting":
 def _show(result: Mapping[str, Any], base: str) -> None:
     from rich.console import Console
 
+    from deliberate.core.verdict import counted
+
     console = Console()
     title = f"{base}: time to the first token of an answer, and speed after it, least…most below"
     say(console, title, style="italic")
@@ -154,6 +156,8 @@ def _table(headings: Sequence[str]) -> "Table":
 def _heading(row: Mapping[str, Any]) -> "Text":
     """A row's name, its run and its kind."""
     from rich.text import Text  # a run's name is no markup
+
+    from deliberate.core.verdict import counted
 
     if row["run"] is None:
         return Text("base alone")
