@@ -21,6 +21,7 @@ from deliberate.core.pairs import (
     validation_pairs,
 )
 from deliberate.core.passages import Passage, passages
+from deliberate.core.sources import Source, check_has_columns
 from deliberate.core.texts import documents, validation_texts
 
 ENOUGH_PASSAGES = 20
@@ -272,6 +273,8 @@ def _held_out(
 ) -> tuple[str, Dataset]:
     """The source's name and its documents."""
     if data is not None:
+        if field is not None:
+            check_has_columns(Source(path=data), field)
         return data, documents(data, split="validation", field=field or "text", domain=domain)
     return validation_texts(
         recipe.get("train", "stdlib"),
