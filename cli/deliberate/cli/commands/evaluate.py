@@ -208,7 +208,11 @@ def _measured(
         measure = partial(task.measure, base, subjects)
         if kept is not None:
             settings = {**task.settings(), **_surroundings(base, subjects)}
-            found[task.name] = kept.result(task.name, settings, measure)
+            if task.name == PROBLEMS:  # which are asked of each run by itself
+                each = [partial(task.measure, base, [subject]) for subject in subjects]
+                found[task.name] = kept.by_run(task.name, settings, each)
+            else:
+                found[task.name] = kept.result(task.name, settings, measure)
         else:
             found[task.name] = measure()
         if where.file is not None:
