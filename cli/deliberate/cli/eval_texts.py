@@ -95,6 +95,8 @@ def texts_named(said: Mapping[str, Any], *, against: Against, run: str, examples
     """
     from deliberate.eval import Sample
 
+    if said["data"] == "":
+        raise ValueError("--data is empty: name held-out texts, or leave it out")
     sample = Sample(
         texts=TEXTS if said["texts"] is None else said["texts"],
         anchors=_anchors(said["anchors"], every_token=said["every_token"]),

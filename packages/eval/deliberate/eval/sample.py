@@ -141,8 +141,13 @@ def draw(
         raise TextError(
             f"domain {domain!r} is a column of --data, and none is named: name the file of rows"
         )
+    if sample.texts < fewest:
+        raise TextError(
+            f"texts is {sample.texts}, and controls with another text's latents need {fewest}: "
+            "give more --texts, or compare with the base alone by --against none"
+        )
     drawn = _draw(base, trained, sample, latents, data, field, pairs, domain)
-    _check_enough(drawn, sample, fewest)
+    _check_enough(drawn, fewest)
     found = {passage.domain for passage in drawn.passages}
     if len(found) > MOST_DOMAINS:
         raise TextError(
@@ -221,7 +226,7 @@ def _draw_pairs(
     )
 
 
-def _check_enough(drawn: Drawn, sample: Sample, fewest: int) -> None:
+def _check_enough(drawn: Drawn, fewest: int) -> None:
     """See that each passage has another one, where a control takes that one's latents.
 
     Raises:
@@ -234,14 +239,10 @@ def _check_enough(drawn: Drawn, sample: Sample, fewest: int) -> None:
         if drawn.pairs is None
         else ("pair", "more pairs, a larger --length")
     )
-    found, more = (
-        (f"texts is {sample.texts}", "give more --texts")
-        if sample.texts < fewest
-        else (f"{drawn.source!r} gives one {what} of at most {drawn.length} tokens", f"give {more}")
-    )
     raise TextError(
-        f"{found}, and controls with another {what}'s latents need {fewest}: {more}, or compare "
-        "with the base alone by --against none"
+        f"{drawn.source!r} gives one {what} of at most {drawn.length} tokens, and controls with "
+        f"another {what}'s latents need {fewest}: give {more}, or compare with the base alone by "
+        "--against none"
     )
 
 
