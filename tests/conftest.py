@@ -1,5 +1,6 @@
 """Tiny bases of every proved family, made from configurations: nothing is downloaded."""
 
+import shutil
 import string
 import weakref
 from collections.abc import Callable
@@ -278,3 +279,36 @@ class Storages(TorchDispatchMode):
 def storages():
     """Makes an account of the memory that tensors take."""
     return Storages
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory):
+    """A browser of this machine, driven by its own driver; nothing is downloaded."""
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    driver = shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("there is no chromium with its chromedriver on this machine")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"):
+        options.add_argument(flag)
+    # Named, so that selenium looks for none elsewhere.
+    service = webdriver.ChromeService(executable_path=driver)
+    running = webdriver.Chrome(options=options, service=service)
+    yield running
+    running.quit()

@@ -161,7 +161,7 @@ def test_bad_input_is_refused_before_any_model_is_loaded(
 ):
     monkeypatch.setattr("deliberate.cli.commands.evaluate._load_base", None)
     ask = ("eval", coprocessor_folder, "--bench")
-    assert "did you mean 'gsm8k'" in refused(*ask, "gms8k", code=2)
+    assert "no benchmark 'gms8k', the nearest is 'gsm8k'" in refused(*ask, "gms8k", code=2)
     assert "--bench-limit is for benchmarks" in refused(
         "eval", coprocessor_folder, "--bench-limit", "2", code=2
     )

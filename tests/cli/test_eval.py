@@ -157,6 +157,7 @@ def test_a_named_report_is_not_written_over(measured):
 
 def test_bad_input_is_one_sentence(refused, coprocessor_folder, held_out):
     assert "'nowhere'" in refused("eval", "nowhere")
+    assert "--data is empty" in refused("eval", coprocessor_folder, "--data", "", code=2)
     assert "'gone.txt'" in refused("eval", coprocessor_folder, "--data", "gone.txt")
     assert "'text'" in refused("eval", coprocessor_folder, "--data", held_out)
     line = refused("eval", coprocessor_folder, "--data", held_out, "--anchors", "0", code=2)
@@ -167,6 +168,9 @@ def test_bad_input_is_one_sentence(refused, coprocessor_folder, held_out):
     assert "length must be at least ahead + 2 = 34, got 9" in line
     few = ("eval", coprocessor_folder, "--data", held_out, "--field", "body")
     assert "smaller --ahead" in refused(*few, "--ahead", "300")
+    line = refused(*few, "--ahead", "8", "--texts", "1")
+    assert "texts is 1, and controls with another text's latents need 2: give more" in line
+    assert "--texts, or compare with the base alone by --against none" in line
     line = refused(*few, "--soft", coprocessor_folder)
     assert "must be of kind soft or pause with 3: train one with" in line
 

@@ -122,7 +122,7 @@ def test_what_cannot_be_compared_is_one_sentence(refused, coprocessor_folder, fo
     assert "asks again after 4 tokens, and 4 are" in said("--against", "every:4", "--ahead", "4")
     assert "--soft b and --against soft: both" in said("--against", "soft:a", "--soft", "b")
     assert "exclude each other" in said("--every-token", "--anchors", "3")
-    assert "several as 0,1,2,8, got 'soon'" in said("--delay", "soon")
+    assert "several as 0,1,2,8, each once, got 'soon'" in said("--delay", "soon")
     assert "each once, got '1,1'" in said("--delay", "1,1")
     few = ("--ahead", "4", "--length", "30")
     assert "must be of kind pause with 3" in said("--against", "pause:pause", *few, code=1)

@@ -64,7 +64,7 @@ def test_chains_of_thought_are_shown_with_their_tokens(run, coprocessor_folder):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--problems", "word"), "no family 'word' of problems, the nearest is 'words': known are"),
+        (("--problems", "word"), "no family of problems 'word', the nearest is 'words': known are"),
         (("--problems", "all", "--steps", "6-1"), "steps must be like 1-6, 3 or 1,2,4, got '6-1'"),
         (("--problems", "all", "--steps", "few"), "got 'few'"),
         (("--problems", "all", "--steps", "1-13"), "steps must be from 1 to 12, got 13"),

@@ -146,6 +146,44 @@ def test_an_interrupted_suite_goes_on_after_its_last_task(
     assert json.loads(outcome.out).keys() == {"perplexity", "problems", "cost"}
 
 
+def test_interrupted_problems_go_on_after_their_last_run(
+    run, coprocessor_folder, folder_of_another, tasks, monkeypatch
+):
+    ask = (
+        "eval", coprocessor_folder, folder_of_another, "--problems", "symbols", "--steps", "1",
+        "--count", "2", "-o", "report", "--json",
+    )  # fmt: skip
+    from deliberate.eval import accuracy
+
+    asked = accuracy.ask_problems
+    with monkeypatch.context() as patch:
+
+        def interrupt(base, subject, *given, **named):
+            if subject.trained.id == str(folder_of_another):
+                raise KeyboardInterrupt
+            return asked(base, subject, *given, **named)
+
+        patch.setattr(accuracy, "ask_problems", interrupt)
+        outcome = run(*ask)
+    assert outcome.code == 130
+    assert "problems: interrupted; kept are problems of 1 of 2 runs: go on with" in outcome.err
+    before = kept()["tasks"]["problems"]
+    assert len(before["result"]) == 1
+    outcome = run(*ask, "--resume")
+    assert outcome.code == 0, outcome.err
+    assert "problems of 1 of 2 runs: measured before, kept" in outcome.err
+    after = kept()["tasks"]["problems"]
+    assert after["result"][0] == before["result"][0]
+    assert after["seconds"] > before["seconds"]
+    assert [each["run"] for each in json.loads(outcome.out)["results"]] == [
+        str(coprocessor_folder),
+        "another",
+    ]
+    outcome = run(*ask, "--resume")
+    assert "problems: measured before, kept\n" in outcome.err
+    assert tasks == ["problems"] * 3
+
+
 def test_other_settings_are_measured_anew(report, tasks):
     assert report().code == 0
     assert report("--seed", "1", "--resume").code == 0

@@ -268,13 +268,6 @@ def test_names_are_chosen_once_and_in_order():
     assert [*BENCHMARKS] == [one.name for one in chosen("paper")]
     assert len(BENCHMARKS) == 17
     assert [one.name for one in chosen("piqa, mmlu,piqa")] == ["piqa", "mmlu"]
-    for wrong, near in (
-        ("gsm8", "gsm8k"),
-        ("MMLU", "mmlu"),
-        ("nq", "nq_open"),
-        ("papers", "paper"),
-    ):
-        with pytest.raises(ValueError, match=f"did you mean '{near}'"):
+    for wrong in ("gsm8", "MMLU", ""):
+        with pytest.raises(ValueError, match=f"no benchmark '{wrong}': known are paper, mmlu"):
             chosen(wrong)
-    with pytest.raises(ValueError, match="unknown benchmark '': known are paper, mmlu"):
-        chosen("")

@@ -10,7 +10,6 @@ from deliberate.core.groups import ahead_positions, latent_positions
 from deliberate.core.measure import Condition, measure
 from deliberate.core.passages import Passage
 from deliberate.eval import Sample, evaluate
-from deliberate.eval.against import parsed
 from deliberate.eval.controls import CONTROLS, Random
 
 TEXTS = [list(range(2, 16)), list(range(40, 54))]
@@ -127,28 +126,3 @@ def test_a_control_that_has_nothing_to_change_is_refused(llama, make, corpus):
     soft = trained(make(llama, "warm", kind="soft"))
     with pytest.raises(CheckpointError, match="must be of kind pause with 3"):
         evaluate(llama, trained(make(llama, "warm")), pause=soft, **few)
-
-
-def test_what_is_named_is_read_and_what_is_unknown_is_refused_with_the_nearest():
-    named = parsed("zero, shuffled,soft:runs/a:b,none,pause:p")
-    assert named.controls == ("zero", "shuffled")
-    assert named.baselines == {"soft": "runs/a:b", "pause": "p"}
-    assert parsed("none").controls == ()
-    more = parsed("every:8,cot:latency,cot:064,cot,every:2,cot:64")
-    assert (more.every, more.chains) == ((8, 2), ("cot:latency", "cot:64", "cot"))
-    for wrong, said in {
-        "shufled": "no control 'shufled', the nearest is 'shuffled': known are shuffled, ",
-        "paus:x": "the nearest is 'pause:RUN'",
-        "zero:x": "no control 'zero:x', the nearest is 'zero'",
-        "": "no control ''",
-        "soft": "'soft' names no run: say soft:RUN",
-        "soft:a,soft:b": "'soft' twice, 'a' and 'b'",
-        "evry:3": "no control 'evry:3', the nearest is 'every:TOKENS'",
-        "every": "'every' must name a number of tokens, at least 1, as every:8",
-        "every:0": "'every:0' must name",
-        "cott": "no control 'cott', the nearest is 'cot'",
-        "cot:": "'cot:' must name a number of tokens, at least 1, as cot:64 or cot:latency",
-        "cot:-3": "'cot:-3' must name",
-    }.items():
-        with pytest.raises(ValueError, match=said):
-            parsed(wrong)

@@ -66,7 +66,7 @@ def test_a_number_or_nothing_is_a_domain_too_and_a_field_may_be_called_text(
     assert report.domains.keys() == {"None", "7"}
 
 
-def test_what_is_no_domain_is_refused(llama, trained, written):
+def test_what_is_no_domain_is_refused(llama, trained, written, tmp_path):
     sample = Sample(length=60, ahead=4)
     with pytest.raises(TextError, match="'kind' is a column of --data, and none is named"):
         evaluate(llama, trained, domain="kind", sample=sample)
@@ -76,6 +76,12 @@ def test_what_is_no_domain_is_refused(llama, trained, written):
         evaluate(llama, trained, data=written(ROWS), domain="text", sample=sample)
     with pytest.raises(TextError, match="no field 'sort'"):
         evaluate(llama, trained, data=written(ROWS), domain="sort", pairs=PAIRS, sample=sample)
+    (tmp_path / "plain.txt").write_text("words and more words " * 9)
+    plain = {"data": str(tmp_path / "plain.txt"), "sample": sample}
+    said = r"plain.txt' is plain text, which has no field 'kind': name no field, or give JSONL"
+    for named in ({"domain": "kind"}, {"field": "kind"}):
+        with pytest.raises(TextError, match=said):
+            evaluate(llama, trained, **plain, **named)
     many = [{"text": "words and more words", "id": str(row)} for row in range(120)]
     with pytest.raises(TextError, match=r"'id' has 120 values in .* at most 100"):
         evaluate(llama, trained, data=written(many), domain="id", sample=Sample(length=20, ahead=4))

@@ -295,12 +295,12 @@ def test_texts_too_short_are_refused_with_the_way_out(llama, make, tmp_path):
     with pytest.raises(TextError, match=r"34 to 40 tokens: give longer texts, .*--ahead"):
         evaluate(llama, coprocessor, data=str(tmp_path / "short.txt"), sample=Sample(length=40))
     (tmp_path / "one.txt").write_text("abcdefgh " * 4)
-    with pytest.raises(TextError, match=r"need two: give more text, a smaller --length or --ahead"):
-        evaluate(
-            llama,
-            coprocessor,
-            data=str(tmp_path / "one.txt"),
-            sample=Sample(length=60, ahead=4),
-        )
+    one = {"data": str(tmp_path / "one.txt"), "sample": Sample(length=60, ahead=4)}
+    with pytest.raises(
+        TextError, match=r"one passage of at most 60 .* need 2: give more text, .* --against none"
+    ):
+        evaluate(llama, coprocessor, **one)
+    alone = evaluate(llama, coprocessor, controls=[], **one)
+    assert alone.to_dict()["passages"] == 1
     with pytest.raises(DeliberateError, match=r"64 positions, too few .* smaller --ahead"):
         evaluate(llama, coprocessor, data=str(tmp_path / "one.txt"), sample=Sample(ahead=61))

@@ -190,20 +190,18 @@ def _tell_of_network() -> None:
 
 def _tell(name: str, result: dict[str, Any]) -> None:
     """Say what one set came to, as soon as it has."""
+    from deliberate.core.verdict import counted
+
     note(
         f"{name}: {result['base']:.2f} % -> {result['latents']:.2f} %, "
-        f"{_counted(result['questions'], 'question')}"
+        f"{counted(result['questions'], 'question')}"
     )
     for condition, count in result["cut"].items():
         if count:
             note(
-                f"{name}, {condition}: {_counted(count, 'prompt')} longer than the base reads lost "
+                f"{name}, {condition}: {counted(count, 'prompt')} longer than the base reads lost "
                 "the beginning"
             )
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _show(run: str, results: "Results", sets: dict[str, dict[str, Any]]) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from deliberate.cli.eval_shown import counted, say
+from deliberate.cli.eval_against import Against
+from deliberate.cli.eval_shown import say
 from deliberate.cli.eval_table import empty
 from deliberate.cli.eval_tasks import COST
 from deliberate.cli.models import patient_bars
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from deliberate.core.base import Base
     from deliberate.eval import Subject
-    from deliberate.eval.against import Against
     from deliberate.eval.cost import CostSetting
 
 NOTHING = "-"
@@ -33,7 +33,7 @@ _UNITS = ("", " k", " M", " G", " T", " P", " E")
 class Costs:
     """One prompt and one answer, timed."""
 
-    against: "Against"
+    against: Against
     setting: "CostSetting"
 
     @property
@@ -81,6 +81,8 @@ def costs_named(said: Mapping[str, Any]) -> "CostSetting":
 
 def _show(result: Mapping[str, Any], base: str) -> None:
     from rich.console import Console
+
+    from deliberate.core.verdict import counted
 
     console = Console()
     title = f"{base}: time to the first token of an answer, and speed after it, least…most below"
@@ -154,6 +156,8 @@ def _table(headings: Sequence[str]) -> "Table":
 def _heading(row: Mapping[str, Any]) -> "Text":
     """A row's name, its run and its kind."""
     from rich.text import Text  # a run's name is no markup
+
+    from deliberate.core.verdict import counted
 
     if row["run"] is None:
         return Text("base alone")

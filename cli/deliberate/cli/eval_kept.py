@@ -137,16 +137,56 @@ class Kept:
             note(f"{task}: measured before, kept")
         else:
             note(f"{task}: measuring")
-            began = time.monotonic()
-            try:
-                found = measure()
-            except KeyboardInterrupt:
-                note(self._way_on(task))
-                raise
-            spent = time.monotonic() - began
-            self.add(task, settings, found, seconds=spent)
-            note(f"{task}: done in {spent:,.0f} s, kept in {self._folder}")
+            self._measure(task, settings, measure)
         return self._results.tasks[task]["result"]
+
+    def by_run(
+        self, task: str, settings: dict[str, Any], measures: Sequence[Callable[[], list[Any]]]
+    ) -> Any:
+        """The same of a task that measures run after run, each of them kept once it is measured.
+
+        Args:
+            task: Its name.
+            settings: What has to be the same.
+            measures: Of each run in turn, a list of one.
+
+        Raises:
+            KeyboardInterrupt: as `result`.
+        """
+        found = list(self._results.begun(task, settings) or [])
+        if found:
+            note(f"{task}{self._of_runs(task)}: measured before, kept")
+        for measure in measures[len(found) :]:
+            which = f" run {len(found) + 1} of {len(measures)}" if len(measures) > 1 else ""
+            note(f"{task}: measuring{which}")
+            found = self._measure(task, settings, measure, before=found)
+        return self._results.tasks[task]["result"]
+
+    def _measure(
+        self,
+        task: str,
+        settings: dict[str, Any],
+        measure: Callable[[], Any],
+        *,
+        before: Sequence[Any] = (),
+    ) -> Any:
+        """Measure and keep, with what was measured of the runs before.
+
+        Raises:
+            KeyboardInterrupt: as `result`.
+        """
+        began = time.monotonic()
+        try:
+            found = measure()
+        except KeyboardInterrupt:
+            note(self._way_on(task))
+            raise
+        spent = time.monotonic() - began
+        earlier = self._results.tasks[task]["seconds"] if before else 0.0
+        found = [*before, *found] if before else found
+        self.add(task, settings, found, seconds=earlier + spent)
+        note(f"{task}: done in {spent:,.0f} s, kept in {self._folder}")
+        return found
 
     def add(self, task: str, settings: dict[str, Any], found: object, *, seconds: float) -> None:
         """Take in what was measured, and write the report.
@@ -161,10 +201,16 @@ class Kept:
         self.write()
 
     def _way_on(self, task: str) -> str:
-        done = ", ".join(self._results.tasks)
+        done = ", ".join(f"{each}{self._of_runs(each)}" for each in self._results.tasks)
         if not done:
             return f"{task}: interrupted, and nothing is kept yet: give the same command again"
         return f"{task}: interrupted; kept are {done}: go on with the same command and --resume"
+
+    def _of_runs(self, task: str) -> str:
+        if not self._results.lacks_runs(task):
+            return ""
+        measured, runs = self._results.tasks[task]["result"], self._results.runs
+        return f" of {len(measured)} of {len(runs)} runs"
 
     def finish(self) -> None:
         """See that the page is there, also where nothing was left to be measured."""

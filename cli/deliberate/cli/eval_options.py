@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from deliberate.cli.eval_names import ALL, CONTROLS, FAMILIES
 from deliberate.cli.eval_suites import Suite
 
 Data = Annotated[
@@ -77,14 +78,15 @@ Together = Annotated[
     ),
 ]
 Texts = Annotated[
-    int | None, typer.Option(help="Most passages.", show_default="256; 64 with --suite quick")
+    int | None,
+    typer.Option(help="Most passages.", show_default="256; 64 with --suite quick"),
 ]
 
 Against = Annotated[
     str | None,
     typer.Option(
         metavar="LIST",
-        help="What to compare with: shuffled, shuffled_but_last, random, zero, reversed, "
+        help=f"What to compare with: {', '.join(CONTROLS)}, "
         "soft:RUN, pause:RUN, every:TOKENS (latents asked for again), none; for --problems the "
         "base's own chain of thought too: cot, cot:TOKENS, cot:latency. Commas between them.",
         show_default="shuffled,shuffled_but_last",
@@ -119,7 +121,7 @@ Problems = Annotated[
     str | None,
     typer.Option(
         metavar="LIST",
-        help="Ask made problems instead: symbols, words, comparison, sorting, variables, or all.",
+        help=f"Ask made problems instead: {', '.join(FAMILIES)}, or {ALL}.",
     ),
 ]
 Steps = Annotated[
@@ -128,7 +130,10 @@ Steps = Annotated[
 ]
 Count = Annotated[
     int | None,
-    typer.Option(help="Problems of each family and number of steps.", show_default="100"),
+    typer.Option(
+        help="Problems of each family and number of steps.",
+        show_default="100",
+    ),
 ]
 Cost = Annotated[
     bool,
@@ -146,5 +151,6 @@ DecodedTokens = Annotated[
     typer.Option(help="Tokens decoded after the first, for costs.", show_default="32"),
 ]
 Repeats = Annotated[
-    int | None, typer.Option(help="Timed turns of what costs are measured on.", show_default="5")
+    int | None,
+    typer.Option(help="Timed turns of what costs are measured on.", show_default="5"),
 ]

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from deliberate.cli.eval_against import Against
+from deliberate.cli.eval_names import ALL, families, steps
 from deliberate.cli.eval_shown import say
 from deliberate.cli.eval_table import SIDE_BY_SIDE, empty
 from deliberate.cli.eval_tasks import PROBLEMS
@@ -18,19 +20,17 @@ if TYPE_CHECKING:
 
     from deliberate.core.base import Base
     from deliberate.eval import Subject
-    from deliberate.eval.against import Against
     from deliberate.eval.problem_set import ProblemSet
 
 STEPS = "1-6"
 COUNT = 100
-ALL = "all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problems:
     """Made problems, and what their answers with latents are compared with."""
 
-    against: "Against"
+    against: Against
     chosen: "ProblemSet"
 
     @property
@@ -70,13 +70,11 @@ def problems_named(said: Mapping[str, Any]) -> "ProblemSet":
     Raises:
         ValueError: a family is not known, or one of the numbers is out of range.
     """
-    from deliberate.core.problems import FAMILIES
     from deliberate.eval.problem_set import ProblemSet
 
-    named = [each.strip() for each in (said["problems"] or ALL).split(",")]
     return ProblemSet(
-        families=tuple(FAMILIES) if named == [ALL] else tuple(named),
-        steps=_numbers(said["steps"] or STEPS),
+        families=families(said["problems"] or ALL),
+        steps=steps(said["steps"] or STEPS),
         count=COUNT if said["count"] is None else said["count"],
         seed=said["seed"],
     )
@@ -121,13 +119,13 @@ def _show_table(console: "Console", result: dict[str, Any], names: Mapping[str, 
     for heading in names.values():
         table.add_column(Text(heading), justify="right", min_width=len("10.0…20.0"))
     cells = [
-        (family, steps, cell)
+        (family, number, cell)
         for family, rows in result["families"].items()
-        for steps, cell in rows.items()
+        for number, cell in rows.items()
     ]
-    for family, steps, cell in [*cells, ("all", "all", result["total"])]:
-        found = [_share(cell["percent"][name], whole=steps == "all") for name in names]
-        table.add_row(family if steps == "all" else "", steps, *found)
+    for family, number, cell in [*cells, ("all", "all", result["total"])]:
+        found = [_share(cell["percent"][name], whole=number == "all") for name in names]
+        table.add_row(family if number == "all" else "", number, *found)
     console.print(table)
 
 
@@ -158,25 +156,6 @@ def _chain(chain: Mapping[str, Any]) -> str:
         f"average {chain['decoded_tokens']:.1f} tokens decoded, {chain['extra_tokens']:.1f} with "
         "both cues"
     )
-
-
-def _numbers(said: str) -> tuple[int, ...]:
-    """`1-6`, `3` or `1,2,4`.
-
-    Raises:
-        ValueError: it is none of these.
-    """
-    first, dash, last = said.partition("-")
-    try:
-        if dash:
-            found = tuple(range(int(first), int(last) + 1))
-        else:
-            found = tuple(int(each) for each in said.split(","))
-    except ValueError:
-        found = ()
-    if not found:
-        raise ValueError(f"steps must be like 1-6, 3 or 1,2,4, got {said!r}")
-    return found
 
 
 def _counting(

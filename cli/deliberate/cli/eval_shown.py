@@ -23,7 +23,7 @@ def show(result: dict[str, Any], run: str, base: str) -> None:
     """
     from rich.console import Console
 
-    from deliberate.core.verdict import verdict
+    from deliberate.core.verdict import counted, verdict
 
     console = Console()
     late = f", latents {counted(result['delay'], 'token')} late" if result["delay"] else ""
@@ -59,7 +59,7 @@ def show_together(results: Sequence[dict[str, Any]], runs: Sequence[str], base: 
     """
     from rich.console import Console
 
-    from deliberate.core.verdict import verdict, writes_latents
+    from deliberate.core.verdict import counted, verdict, writes_latents
 
     console = Console()
     title = f"{len(runs)} runs for {base}: perplexity by token after the anchor"
@@ -92,6 +92,8 @@ def say(console: "Console", text: str, *, style: str = "") -> None:
 
 def caption(result: dict[str, Any]) -> str:
     """What a report's table shows, and what it was measured on."""
+    from deliberate.core.verdict import counted
+
     passage = (
         "; another passage's latents, for lack of other texts to take them from"
         if result["shuffled_from"] == "passage"
@@ -125,7 +127,7 @@ def gate_sentence(gate: dict[str, Any]) -> str:
 
 
 def _show_domains(console: "Console", domains: dict[str, Any]) -> None:
-    from deliberate.core.verdict import FEWEST_UNITS
+    from deliberate.core.verdict import FEWEST_UNITS, counted
 
     say(console, "Change with latents by domain:", style="italic")
     units = {name: each[f"{each['resampled']}s"] for name, each in domains.items()}
@@ -141,7 +143,7 @@ def _show_domains(console: "Console", domains: dict[str, Any]) -> None:
 
 
 def _say_settings(console: "Console", result: dict[str, Any]) -> None:
-    from deliberate.core.verdict import writes_latents
+    from deliberate.core.verdict import counted, writes_latents
 
     setting = result["setting"]
     if not writes_latents(result):
@@ -153,8 +155,3 @@ def _say_settings(console: "Console", result: dict[str, Any]) -> None:
         f"soft_input {setting['soft_input']}, latent_norm {setting['latent_norm']}, "
         f"latent_scale {setting['latent_scale']:g}, positions {setting['positions']}.",
     )
-
-
-def counted(count: int, what: str) -> str:
-    """A number of things, in words."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

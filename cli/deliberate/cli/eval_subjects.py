@@ -5,17 +5,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deliberate.cli import options
+from deliberate.cli.eval_against import Against, parsed
 from deliberate.cli.eval_suites import AGAINST, Suite
 
 if TYPE_CHECKING:
     from deliberate.core.checkpoint import Trained
     from deliberate.eval import Subject
-    from deliberate.eval.against import Against
 
 
 def compared(
     runs: Sequence[str], against: str | None, soft: str | None, suite: Suite | None
-) -> "Against":
+) -> Against:
     """What the latents are compared with.
 
     Args:
@@ -27,8 +27,6 @@ def compared(
     Raises:
         ValueError: a control is not known or not for this, or two soft embeddings are named.
     """
-    from deliberate.eval.against import Against, parsed
-
     if soft is None and against is None and list(runs) == [options.EMBEDDED]:
         soft = f"{options.EMBEDDED}-soft"
     if against is not None:
@@ -43,7 +41,7 @@ def compared(
 
 
 def load_subjects(
-    runs: Sequence[str], against: "Against", load: "Callable[[str], Trained]"
+    runs: Sequence[str], against: Against, load: "Callable[[str], Trained]"
 ) -> "list[Subject]":
     """The runs, each with what it is compared with.
 

@@ -10,9 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-LARGEST_PERCENT = 1000
-"""A change above this, or whose interval goes above it, is shown as a factor."""
-
 SIDE_BY_SIDE = 4
 """Columns beside the base's that eighty columns have room for."""
 
@@ -105,6 +102,8 @@ def perplexity(value: float | None) -> str:
 
 def is_factor(change: Change) -> bool:
     """Whether a change is so large that it is said as how many times the base's perplexity."""
+    from deliberate.core.verdict import LARGEST_PERCENT
+
     known = [each for each in change.values() if each is not None]
     return max(known, default=0.0) > LARGEST_PERCENT
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
+from deliberate.cli.eval_against import Against, parsed
+from deliberate.cli.eval_names import check_benchmarks, delays, families, steps
+
 if TYPE_CHECKING:
     from deliberate.core.base import Base
     from deliberate.eval import Subject
-    from deliberate.eval.against import Against
 
 PERPLEXITY, PROBLEMS, COST, BENCH = "perplexity", "problems", "cost", "bench"
 
@@ -25,7 +27,7 @@ class Task(Protocol):
         ...
 
     @property
-    def against(self) -> "Against":
+    def against(self) -> Against:
         """What the latents are compared with."""
         ...
 
@@ -95,6 +97,27 @@ def check_options(context: typer.Context, tasks: Iterable[str]) -> None:
         if owner == PERPLEXITY:
             raise typer.BadParameter(f"{_INSTEAD[wanted[0]]}: leave out {', '.join(odd)}")
         raise typer.BadParameter(f"{odd[0]} is for {_ASKS_FOR[owner]}")
+
+
+def check_lists(said: Mapping[str, Any]) -> None:
+    """See that what options list is known, before what knows what to do with it is imported.
+
+    Args:
+        said: The command's parameters.
+
+    Raises:
+        ValueError: a name is not known, or a number is none.
+    """
+    checks = {
+        "against": parsed,
+        "problems": families,
+        "steps": steps,
+        "delay": delays,
+        "bench": check_benchmarks,
+    }
+    for name, check in checks.items():
+        if said[name] is not None:
+            check(said[name])
 
 
 def _flag(name: str) -> str:

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deliberate.cli.eval_against import Against
+from deliberate.cli.eval_names import delays
 from deliberate.cli.eval_shown import show, show_together
 from deliberate.cli.eval_tasks import PERPLEXITY
 from deliberate.cli.models import patient_bars
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from deliberate.core.base import Base
     from deliberate.core.pairs import PairFormat
     from deliberate.eval import Report, Sample, Subject
-    from deliberate.eval.against import Against
 
 TEXTS = 256
 ANCHORS = 32
@@ -27,7 +28,7 @@ ANCHORS = 32
 class Texts:
     """Held-out texts, and how closely they are measured."""
 
-    against: "Against"
+    against: Against
     sample: "Sample"
     data: str | None = None
     field: str | None = None
@@ -80,7 +81,7 @@ class Texts:
             show_together(result, runs, base)
 
 
-def texts_named(said: Mapping[str, Any], *, against: "Against", run: str, examples: bool) -> Texts:
+def texts_named(said: Mapping[str, Any], *, against: Against, run: str, examples: bool) -> Texts:
     """The texts that options name.
 
     Args:
@@ -94,12 +95,14 @@ def texts_named(said: Mapping[str, Any], *, against: "Against", run: str, exampl
     """
     from deliberate.eval import Sample
 
+    if said["data"] == "":
+        raise ValueError("--data is empty: name held-out texts, or leave it out")
     sample = Sample(
         texts=TEXTS if said["texts"] is None else said["texts"],
         anchors=_anchors(said["anchors"], every_token=said["every_token"]),
         ahead=said["ahead"],
         length=said["length"],
-        delays=_own_delay(run) if said["delay"] is None else _delays(said["delay"]),
+        delays=_own_delay(run) if said["delay"] is None else delays(said["delay"]),
         seed=said["seed"],
     )
     if not against.lenient:
@@ -132,20 +135,6 @@ def _own_delay(run: str) -> tuple[int, ...]:
 
     recipe = read_config(find_coprocessor(run)).get("recipe") or {}
     return (recipe.get("objective", {}).get("delay", 0),)
-
-
-def _delays(named: str) -> tuple[int, ...]:
-    """Numbers with commas between them.
-
-    Raises:
-        ValueError: one of them is none.
-    """
-    try:
-        return tuple(int(each) for each in named.split(","))
-    except ValueError as error:
-        raise ValueError(
-            f"delay must be a number of tokens, or several as 0,1,2,8, got {named!r}"
-        ) from error
 
 
 def _pairs(said: Mapping[str, Any]) -> "PairFormat | None":

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 import time
 from contextlib import suppress
 
@@ -11,46 +10,12 @@ import pytest
 
 from deliberate.serve.page import PAGE
 
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PHONE, DESK = 390, 1200
 READABLE = 4.5
 """Contrast that WCAG 2 asks of text, at level AA."""
 
 
 MUCH = "return getComputedStyle(arguments[0]).getPropertyValue('--much')"
-
-
-def installed(names):
-    return next(filter(None, map(shutil.which, names)), None)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """A browser of this machine, driven by its own driver; nothing is downloaded."""
-    program, driver = installed(BROWSERS), installed(["chromedriver"])
-    if program is None or driver is None:
-        pytest.skip("there is no chromium with its chromedriver on this machine")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"):
-        options.add_argument(flag)
-    # Named, so that selenium looks for none elsewhere.
-    service = webdriver.ChromeService(executable_path=driver)
-    running = webdriver.Chrome(options=options, service=service)
-    yield running
-    running.quit()
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from deliberate.cli.eval_tasks import (
     PROBLEMS,
     Task,
     as_object,
+    check_lists,
     check_options,
 )
 from deliberate.cli.eval_texts import texts_named
@@ -93,11 +94,14 @@ def evaluate(
     asks problems that it makes; with --cost it measures what latents cost: time, FLOPs, memory.
     --suite quick measures texts, problems and cost together.
     """
+    wanted = _wanted(context.params)
+    check_options(context, wanted)
+    with configuring():
+        check_lists(context.params)
+
     from deliberate.core.redaction import command_line
 
     runs, typed = [run, *(others or [])], command_line(context.obj)
-    wanted = _wanted(context.params)
-    check_options(context, wanted)
 
     def load() -> "Base":
         return _load_base(run, base, device, dtype)
@@ -204,7 +208,11 @@ def _measured(
         measure = partial(task.measure, base, subjects)
         if kept is not None:
             settings = {**task.settings(), **_surroundings(base, subjects)}
-            found[task.name] = kept.result(task.name, settings, measure)
+            if task.name == PROBLEMS:  # which are asked of each run by itself
+                each = [partial(task.measure, base, [subject]) for subject in subjects]
+                found[task.name] = kept.by_run(task.name, settings, each)
+            else:
+                found[task.name] = kept.result(task.name, settings, measure)
         else:
             found[task.name] = measure()
         if where.file is not None:

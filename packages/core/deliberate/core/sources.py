@@ -151,6 +151,19 @@ def check_field(source: Source, columns: Iterable[str]) -> None:
         raise TextError(f"{source.path!r} has no field {source.field!r}: it has {has}")
 
 
+def check_has_columns(source: Source, name: str) -> None:
+    """See that a source has columns at all, where one of them is named.
+
+    Raises:
+        TextError: it is plain text.
+    """
+    if source.path not in EMBEDDED and not has_columns(source):
+        raise TextError(
+            f"{source.path!r} is plain text, which has no field {name!r}: name no field, or give "
+            "JSONL or Parquet files, whose rows have it"
+        )
+
+
 def has_columns(source: Source) -> bool:
     """Whether a source, if it is there, has rows of several columns and not texts alone."""
     path = Path(source.path)

@@ -17,7 +17,16 @@ from typing import Any, cast
 from datasets import Dataset, Value, concatenate_datasets
 
 from deliberate.core.errors import TextError
-from deliberate.core.sources import EMBEDDED, Source, check_field, label, opened, sources, texts_of
+from deliberate.core.sources import (
+    EMBEDDED,
+    Source,
+    check_field,
+    check_has_columns,
+    label,
+    opened,
+    sources,
+    texts_of,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +50,8 @@ def documents(
         TextError: the source is missing, not UTF-8, empty, or lacks a field.
     """
     (source,) = sources(source, field=field)
+    if domain is not None:
+        check_has_columns(source, domain)
     rows = cast(Dataset, opened(source, split=split))
     name = source.field or "text"
     if rows.features[name] not in [Value("string"), Value("large_string"), Value("null")]:

@@ -11,6 +11,9 @@ from deliberate.core.kinds import KINDS
 FEWEST_UNITS = 10
 """Below this many resampled texts an interval is too narrow to be believed."""
 
+LARGEST_PERCENT = 1000
+"""A change above this, or whose interval goes above it, is shown as a factor."""
+
 NEARLY_NONE = 2.0
 """Percent of problems solved below which a difference says little."""
 
@@ -51,11 +54,16 @@ def _numbered(report: dict[str, Any]) -> dict[str, str]:
     for name in report["change_percent"]:
         again, _, count = name.partition(":")
         if again == "every":
-            words[name] = f"latents again every {_counted(count)}"
+            words[name] = f"latents again every {counted(int(count), 'token')}"
     for name, chain in report.get("chains", {}).items():
         time = " in the latents' time" if "latency" in chain else ""
-        words[name] = f"chain of thought, {_counted(chain['most_tokens'])}{time}"
+        words[name] = f"chain of thought, {counted(chain['most_tokens'], 'token')}{time}"
     return words
+
+
+def counted(count: int, what: str) -> str:
+    """`1 latent`, `2 latents`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def writes_latents(report: dict[str, Any]) -> bool:
@@ -69,10 +77,9 @@ def verdict(report: dict[str, Any]) -> str:
     unit = report.get("resampled", "passage")
     units = report.get(f"{unit}s")
     if isinstance(units, int) and units < FEWEST_UNITS:
-        count = f"{units} {unit}{'' if units == 1 else 's'}"
         return (
-            f"Too few texts to tell whether there is a gain: {count} resampled, where at least "
-            f"{FEWEST_UNITS} are needed."
+            f"Too few texts to tell whether there is a gain: {counted(units, unit)} resampled, "
+            f"where at least {FEWEST_UNITS} are needed."
         )
     changes = report["change_percent"]["latents"]
     gain, loss, none = _told(changes)
@@ -133,10 +140,6 @@ def _told(changes: dict[str, Any]) -> tuple[list[str], list[str], list[str]]:
 def _measured(report: dict[str, Any]) -> str:
     """What a report's `latents` are called, which a kind without any has none of."""
     return "latents" if writes_latents(report) else f"kind {report['setting']['kind']}"
-
-
-def _counted(count: int | str) -> str:
-    return f"{count} token{'' if str(count) == '1' else 's'}"
 
 
 def _tokens(tokens: Sequence[str]) -> str:

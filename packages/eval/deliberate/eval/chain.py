@@ -20,9 +20,11 @@ from deliberate.core.generate import Sampling, end_tokens, generate
 from deliberate.core.memory import Smaller, batch_by_batch
 from deliberate.core.passages import Passage
 from deliberate.core.problems import Problem
-from deliberate.eval.against import LATENCY
 from deliberate.eval.latency import Latency, measure_latency
 from deliberate.eval.solve import check_room, judged, tokenized
+
+LATENCY = "cot:latency"
+"""Names a chain of thought of as many tokens as the base decodes in the time of the latents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

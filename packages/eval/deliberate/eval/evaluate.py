@@ -122,6 +122,7 @@ def evaluate_together(
         base,
         subjects[0].trained,
         sample,
+        fewest=1 + any(condition.partnered for condition in conditions.values()),
         latents=max(subject.trained.coprocessor.config.latents for subject in subjects),
         data=data,
         field=field,

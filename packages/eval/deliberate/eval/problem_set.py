@@ -5,7 +5,6 @@ families, steps, count --core.problems--> the same problems each time, none of t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from itertools import islice
 
 from deliberate.core.problems import FAMILIES, MOST_STEPS, Problem, problems
@@ -40,10 +39,8 @@ class ProblemSet:
         """
         for family in self.families:
             if family not in FAMILIES:
-                nearest = get_close_matches(family, FAMILIES, n=1, cutoff=0.0)[0]
                 raise ValueError(
-                    f"no family {family!r} of problems, the nearest is {nearest!r}: known are "
-                    f"{', '.join(FAMILIES)}, or all of them as 'all'"
+                    f"no family {family!r} of problems: known are {', '.join(FAMILIES)}"
                 )
         for steps in self.steps:
             if not 1 <= steps <= MOST_STEPS:

@@ -123,7 +123,23 @@ class Results:
             task: A name of `TASKS`.
             settings: All that its result depends on, besides the base and the runs.
         """
-        return task in self.tasks and self.tasks[task]["settings"] == _plain(settings)
+        begun = self.begun(task, settings)
+        return begun is not None and not self.lacks_runs(task)
+
+    def begun(self, task: str, settings: Mapping[str, Any]) -> Any:
+        """What a task came to with the same settings, maybe of the first runs alone, or None.
+
+        Args:
+            task: A name of `TASKS`.
+            settings: As in `done`.
+        """
+        there = task in self.tasks and self.tasks[task]["settings"] == _plain(settings)
+        return self.tasks[task]["result"] if there else None
+
+    def lacks_runs(self, task: str) -> bool:
+        """Whether a task that was begun is of the first runs alone."""
+        result = self.tasks[task]["result"]
+        return isinstance(result, list) and len(result) < len(self.runs)
 
     def add(
         self, task: str, settings: Mapping[str, Any], *, seconds: float, result: object

@@ -21,6 +21,7 @@ from deliberate.core.pairs import (
     validation_pairs,
 )
 from deliberate.core.passages import Passage, passages
+from deliberate.core.sources import Source, check_has_columns
 from deliberate.core.texts import documents, validation_texts
 
 ENOUGH_PASSAGES = 20
@@ -87,7 +88,6 @@ class Drawn:
     """The passages to be measured."""
 
     passages: list[Passage]
-    """At least two."""
 
     source: str
     """What they are from."""
@@ -114,6 +114,7 @@ def draw(
     sample: Sample,
     *,
     latents: int,
+    fewest: int,
     data: str | None,
     field: str | None = None,
     pairs: PairFormat | None = None,
@@ -126,20 +127,27 @@ def draw(
         trained: Its recipe says what was held out, and how long passages are.
         sample: How much of it.
         latents: Most of them after an anchor.
+        fewest: Passages that there must be: two where a control takes from another one.
         data: A source as in `deliberate.core.texts`, read whole; none is what was held out.
         field: The key of the text in files of rows.
         pairs: The columns of questions and answers; with neither of these two, as in its recipe.
         domain: The column of `data` that says what each row is of.
 
     Raises:
-        TextError: the texts cannot be read, or give less than two passages; or there is a `domain`
+        TextError: the texts cannot be read, or give too few passages; or there is a `domain`
             and no `data`, or it has too many values.
     """
     if domain is not None and data is None:
         raise TextError(
             f"domain {domain!r} is a column of --data, and none is named: name the file of rows"
         )
+    if sample.texts < fewest:
+        raise TextError(
+            f"texts is {sample.texts}, and controls with another text's latents need {fewest}: "
+            "give more --texts, or compare with the base alone by --against none"
+        )
     drawn = _draw(base, trained, sample, latents, data, field, pairs, domain)
+    _check_enough(drawn, fewest)
     found = {passage.domain for passage in drawn.passages}
     if len(found) > MOST_DOMAINS:
         raise TextError(
@@ -159,11 +167,7 @@ def _draw(
     pairs: PairFormat | None,
     domain: str | None,
 ) -> Drawn:
-    """Draw passages or pairs.
-
-    Raises:
-        TextError: the texts cannot be read, or give less than two passages.
-    """
+    """Draw passages or pairs."""
     recipe = trained.recipe.get("data", {})
     form = pairs or (PairFormat.of(recipe) if field is None else None)
     if form is not None:
@@ -183,11 +187,6 @@ def _draw(
     while sample.length is None and len(found) < enough and length // 2 >= 2 * sample.least:
         length //= 2
         found = cut(length)
-    if len(found) < 2:
-        raise TextError(
-            f"{source!r} gives one passage of at most {length} tokens, and another text's latents "
-            "need two: give more text, a smaller --length or --ahead, or more --texts"
-        )
     return Drawn(passages=found, source=source, length=length, length_wanted=wanted)
 
 
@@ -201,11 +200,7 @@ def _draw_pairs(
     data: str | None,
     domain: str | None,
 ) -> Drawn:
-    """Draw pairs that fit.
-
-    Raises:
-        TextError: the pairs cannot be read, or less than two fit.
-    """
+    """Draw pairs that fit."""
     recipe = trained.recipe.get("data", {})
     source, read = validation_pairs(
         recipe.get("train", "stdlib"), data or recipe.get("validation"), form, domain=domain
@@ -221,11 +216,6 @@ def _draw_pairs(
     rows = tokenize_pairs(read, base.tokenizer, form)
     kept = fitting(rows, room, source=source)
     found = pair_passages(kept, limit=sample.texts, seed=sample.seed)
-    if len(found) < 2:
-        raise TextError(
-            f"{source!r} gives one pair of at most {length} tokens, and another's latents need two:"
-            " give more pairs, a larger --length, or more --texts"
-        )
     return Drawn(
         passages=found,
         source=source,
@@ -233,6 +223,26 @@ def _draw_pairs(
         length_wanted=length,
         pairs=form,
         left_out=len(rows) - len(kept),
+    )
+
+
+def _check_enough(drawn: Drawn, fewest: int) -> None:
+    """See that each passage has another one, where a control takes that one's latents.
+
+    Raises:
+        TextError: there is only one; names what to give more of, and that the controls may go.
+    """
+    if len(drawn.passages) >= fewest:
+        return
+    what, more = (
+        ("passage", "more text, a smaller --length or --ahead")
+        if drawn.pairs is None
+        else ("pair", "more pairs, a larger --length")
+    )
+    raise TextError(
+        f"{drawn.source!r} gives one {what} of at most {drawn.length} tokens, and controls with "
+        f"another {what}'s latents need {fewest}: give {more}, or compare with the base alone by "
+        "--against none"
     )
 
 
@@ -264,6 +274,8 @@ def _held_out(
 ) -> tuple[str, Dataset]:
     """The source's name and its documents."""
     if data is not None:
+        if field is not None:
+            check_has_columns(Source(path=data), field)
         return data, documents(data, split="validation", field=field or "text", domain=domain)
     return validation_texts(
         recipe.get("train", "stdlib"),

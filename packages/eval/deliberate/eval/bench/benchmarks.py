@@ -6,7 +6,6 @@ Source: arXiv:2412.17747, table 2, which says the shots; where it does not say t
 score, the harness's are taken.
 """
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -119,7 +118,7 @@ def chosen(names: str) -> list[Benchmark]:
     """The benchmarks of a comma-separated list of names, each once; `paper` is all of them.
 
     Raises:
-        ValueError: one is unknown; suggests the nearest.
+        ValueError: one is unknown.
     """
     found: dict[str, Benchmark] = {}
     for name in (name.strip() for name in names.split(",")):
@@ -128,11 +127,7 @@ def chosen(names: str) -> list[Benchmark]:
         elif name in BENCHMARKS:
             found[name] = BENCHMARKS[name]
         else:
-            near = difflib.get_close_matches(name.lower(), [PAPER, *BENCHMARKS], n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(
-                f"unknown benchmark {name!r}: {hint}known are {PAPER}, {', '.join(BENCHMARKS)}"
-            )
+            raise ValueError(f"no benchmark {name!r}: known are {PAPER}, {', '.join(BENCHMARKS)}")
     return list(found.values())
 
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deliberate.core.kinds import KINDS
+from deliberate.core.verdict import counted
 from deliberate.eval.report_folder.blocks import Block, Cell, Line, Plot, Section, Table
 from deliberate.eval.report_folder.numbers import (
     count,
-    counted,
     flops,
     known,
     rate,

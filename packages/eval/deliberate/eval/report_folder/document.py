@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deliberate.core.verdict import counted
 from deliberate.eval.report_folder.benchmarks import benchmarks
 from deliberate.eval.report_folder.blocks import Plot, Section
 from deliberate.eval.report_folder.cost import cost
 from deliberate.eval.report_folder.examples import examples
 from deliberate.eval.report_folder.gate import gate
 from deliberate.eval.report_folder.measured import measured
-from deliberate.eval.report_folder.numbers import count, counted
+from deliberate.eval.report_folder.numbers import count
 from deliberate.eval.report_folder.perplexity import perplexity
 from deliberate.eval.report_folder.problems import problems
 from deliberate.eval.report_folder.summary import summary

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
+from deliberate.core.verdict import LARGEST_PERCENT
 from deliberate.eval.report_folder.blocks import Cell, Number
 
 NONE = "\N{EN DASH}"
@@ -15,9 +16,6 @@ NONE = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 SPACE = "\N{NO-BREAK SPACE}"
 TIMES = "\N{MULTIPLICATION SIGN}"
-
-LARGEST_PERCENT = 1000
-"""A change above this is written as how many times the base's."""
 
 Interval = Mapping[str, Any]
 """`value`, `low` and `high`, or `median`, `low` and `high`."""
@@ -41,11 +39,6 @@ def plain(value: object, *, places: int = 2) -> str:
 def count(value: object) -> str:
     """A whole number, with marks between thousands."""
     return f"{value:,}" if isinstance(value, int) else plain(value, places=0)
-
-
-def counted(number: int, what: str) -> str:
-    """`1 latent`, `2 latents`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def signed(value: object, *, places: int = 2) -> str:

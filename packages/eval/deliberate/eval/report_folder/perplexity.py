@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
-from deliberate.core.verdict import FEWEST_UNITS, writes_latents
+from deliberate.core.verdict import FEWEST_UNITS, counted, writes_latents
 from deliberate.eval.report_folder.blocks import Block, Cell, Line, Plot, Said, Section, Table
-from deliberate.eval.report_folder.numbers import change, counted, known, plain
+from deliberate.eval.report_folder.numbers import change, known, plain
 from deliberate.eval.report_folder.words import conditions, run_styles, runs_of, styles, titled
 
 FAR = 10

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from deliberate.core.verdict import counted
 from deliberate.eval.report_folder.blocks import Block, Line, Number, Plot, Said, Section
 from deliberate.eval.report_folder.cost import CACHED, base_row, result, row_of
-from deliberate.eval.report_folder.numbers import counted, known
+from deliberate.eval.report_folder.numbers import known
 from deliberate.eval.report_folder.problems import solved_axis
 from deliberate.eval.report_folder.words import runs_of
 

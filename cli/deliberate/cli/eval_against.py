@@ -1,4 +1,4 @@
-"""What latents are compared with, as `deliberate eval --against` names it.
+"""What latents are compared with, as `deliberate eval --against` names it; imports nothing heavy.
 
 "shuffled,soft:RUN,every:8,cot:64" --parsed--> controls, baselines, asking again, chains of thought
 """
@@ -6,9 +6,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
-from deliberate.eval.controls import CONTROLS
-from deliberate.eval.sample import Sample
+from deliberate.cli.eval_names import CONTROLS, unknown
+
+if TYPE_CHECKING:
+    from deliberate.eval import Sample
 
 BASELINES = ("soft", "pause")
 """Trained latents that do not depend on the text, each followed by its run."""
@@ -55,12 +58,12 @@ class Against:
     lenient: bool = False
     """Whether what there cannot be is left out and not refused, since nobody asked for it."""
 
-    def fitting(self, sample: Sample) -> "Against":
+    def fitting(self, sample: "Sample") -> "Against":
         """Without asking again where a sample of texts has no use for it."""
         there = [each for each in self.every if 0 in sample.delays and each < sample.ahead]
         return replace(self, every=tuple(there))
 
-    def check(self, sample: Sample) -> None:
+    def check(self, sample: "Sample") -> None:
         """See that it can be compared with on texts.
 
         Args:
@@ -114,7 +117,7 @@ def parsed(named: str) -> Against:
         elif name == CHAIN:
             chains[f"{CHAIN}:{_tokens(each, rest, f'{CHAIN}:64 or {LATENCY}')}"] = None
         elif colon or name not in (*CONTROLS, NOTHING):
-            raise ValueError(_unknown(each, name))
+            raise ValueError(unknown("control", each, _nearest(name), KNOWN))
         elif name != NOTHING:
             controls[name] = None
     return Against(
@@ -149,7 +152,6 @@ def _tokens(each: str, number: str, example: str) -> int:
     return int(number)
 
 
-def _unknown(each: str, name: str) -> str:
+def _nearest(name: str) -> str:
     (near,) = get_close_matches(name, [word.partition(":")[0] for word in KNOWN], n=1, cutoff=0.0)
-    nearest = next(word for word in KNOWN if word.partition(":")[0] == near)
-    return f"no control {each!r}, the nearest is {nearest!r}: known are {', '.join(KNOWN)}"
+    return next(word for word in KNOWN if word.partition(":")[0] == near)

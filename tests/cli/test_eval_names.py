@@ -1,0 +1,92 @@
+"""What options of `deliberate eval` list is checked before torch is there to be imported."""
+
+import subprocess
+import sys
+
+import pytest
+
+from deliberate.cli import eval_against, eval_names
+from deliberate.cli.eval_against import parsed
+from deliberate.cli.eval_names import check_benchmarks, delays, families, steps
+from deliberate.core.problems import FAMILIES
+from deliberate.eval import chain, controls
+from deliberate.eval.bench import benchmarks
+
+HEAVY = ("torch", "transformers", "datasets", "huggingface_hub", "rich")
+
+TYPED = {
+    "--against shufled": "no control 'shufled', the nearest is 'shuffled'",
+    "--problems word": "no family of problems 'word', the nearest is 'words'",
+    "--problems all --steps 6-1": "steps must be like 1-6",
+    "--delay 0,soon": "got '0,soon'",
+    "--bench gsm8": "no benchmark 'gsm8', the nearest is 'gsm8k'",
+    "--cost --texts 3": "leave out --texts",
+    "--suite quik": "'quik'",
+}
+
+IN_A_PROCESS = f"""
+import sys
+from deliberate.cli.main import main
+for typed in {list(TYPED)!r}:
+    code = main(["eval", "nano", *typed.split()])
+    print(code, [name for name in {HEAVY!r} if name in sys.modules])
+"""
+
+
+def test_a_mistyped_option_is_refused_without_anything_heavy():
+    asked = [sys.executable, "-c", IN_A_PROCESS]
+    process = subprocess.run(asked, capture_output=True, text=True, check=True)
+    assert process.stdout.splitlines() == ["2 []"] * len(TYPED)
+    for line, said in zip(process.stderr.splitlines(), TYPED.values(), strict=True):
+        assert said in line
+
+
+def test_what_is_known_is_what_there_is():
+    assert tuple(controls.CONTROLS) == eval_names.CONTROLS
+    assert tuple(FAMILIES) == eval_names.FAMILIES
+    assert tuple(benchmarks.BENCHMARKS) == eval_names.BENCHMARKS
+    assert eval_names.PAPER == benchmarks.PAPER
+    assert eval_against.LATENCY == chain.LATENCY
+
+
+def test_names_are_read_and_the_nearest_is_told():
+    assert families("words, symbols") == ("words", "symbols")
+    assert families("all") == eval_names.FAMILIES
+    for wrong, near in (("MMLU", "mmlu"), ("piqa,nq", "nq_open"), ("papers", "paper")):
+        with pytest.raises(ValueError, match=f"the nearest is '{near}': known are paper, mmlu"):
+            check_benchmarks(wrong)
+    with pytest.raises(ValueError, match="no benchmark ''"):
+        check_benchmarks("")
+
+
+def test_numbers_are_read():
+    assert delays("0, 2,8") == (0, 2, 8)
+    assert (steps("1-3"), steps("3"), steps("1,2,4")) == ((1, 2, 3), (3,), (1, 2, 4))
+    for wrong in ("", "-1", "1,,2", "1,1", "soon", "0x1"):
+        with pytest.raises(ValueError, match="as 0,1,2,8, each once, got"):
+            delays(wrong)
+
+
+def test_what_is_named_is_read_and_what_is_unknown_is_refused_with_the_nearest():
+    named = parsed("zero, shuffled,soft:runs/a:b,none,pause:p")
+    assert named.controls == ("zero", "shuffled")
+    assert named.baselines == {"soft": "runs/a:b", "pause": "p"}
+    assert parsed("none").controls == ()
+    more = parsed("every:8,cot:latency,cot:064,cot,every:2,cot:64")
+    assert (more.every, more.chains) == ((8, 2), ("cot:latency", "cot:64", "cot"))
+    for wrong, said in {
+        "shufled": "no control 'shufled', the nearest is 'shuffled': known are shuffled, ",
+        "paus:x": "the nearest is 'pause:RUN'",
+        "zero:x": "no control 'zero:x', the nearest is 'zero'",
+        "": "no control ''",
+        "soft": "'soft' names no run: say soft:RUN",
+        "soft:a,soft:b": "'soft' twice, 'a' and 'b'",
+        "evry:3": "no control 'evry:3', the nearest is 'every:TOKENS'",
+        "every": "'every' must name a number of tokens, at least 1, as every:8",
+        "every:0": "'every:0' must name",
+        "cott": "no control 'cott', the nearest is 'cot'",
+        "cot:": "'cot:' must name a number of tokens, at least 1, as cot:64 or cot:latency",
+        "cot:-3": "'cot:-3' must name",
+    }.items():
+        with pytest.raises(ValueError, match=said):
+            parsed(wrong)
