@@ -51,6 +51,9 @@ class Experiments:
     budget: Path
     """The recipe that all runs are changes of."""
 
+    common: Recipe
+    """What it holds."""
+
     runs: Mapping[str, Mapping[str, Any]]
     """Changes by run."""
 
@@ -104,8 +107,7 @@ class Experiments:
         """
         changes = dict(self.runs[name])
         if (share := changes.pop("share", None)) is not None:
-            steps = load_recipe(self.budget).train.steps
-            changes["train.steps"] = max(1, round(share * steps))
+            changes["train.steps"] = max(1, round(share * self.common.train.steps))
         return [f"{key}={_written(value, place)}" for key, value in changes.items()]
 
     def arguments(self, measure: str, place: Callable[[str], str]) -> str:
@@ -128,7 +130,7 @@ class Experiments:
         changes = self.changes(name, lambda named: f"@{named}")
         before = [self.key(each, base) for each in self.after(json.dumps(self.runs[name]))]
         pairs = [dict(self.pairs)] if "pairs-" in json.dumps(changes) else []
-        return _hash([base, load_recipe(self.budget).to_dict(), changes, before, pairs])
+        return _hash([base, self.common.to_dict(), changes, before, pairs])
 
     def measured_key(self, measure: str, base: str) -> str:
         """What a measure depends on besides its run: its arguments, and the runs they name."""
@@ -165,7 +167,7 @@ def load(path: Path = EXPERIMENTS, budget: Path = BUDGET) -> Experiments:
         }
     except (TypeError, AttributeError) as error:
         raise ValueError(f"a table or measure of {str(path)!r} is not complete: {error}") from error
-    return Experiments(budget=budget, tables=tables, **content)
+    return Experiments(budget=budget, common=load_recipe(budget), tables=tables, **content)
 
 
 def _written(value: Any, place: Callable[[str], str]) -> str:

@@ -18,7 +18,6 @@ from deliberate.eval.report_folder.blocks import Block, Cell, Code, Line, Plot, 
 from deliberate.eval.report_folder.document import Heading
 from deliberate.eval.report_folder.markdown import markdown
 from deliberate.eval.report_folder.numbers import NONE, count, seconds, size
-from deliberate.train.recipe import load_recipe
 
 PAGE = "results.md"
 
@@ -89,7 +88,7 @@ def _lead(page: Page) -> str:
 
 
 def _made(page: Page) -> list[Block]:
-    recipe = load_recipe(page.experiments.budget)
+    recipe = page.experiments.common
     train, objective = recipe.train, recipe.objective
     made = [
         each["made"]

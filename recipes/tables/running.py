@@ -52,7 +52,7 @@ class Maker:
             work: Folder of the runs.
         """
         self._experiments, self._kept, self._work = experiments, kept, work
-        base = load_base(load_recipe(experiments.budget).base.id)
+        base = load_base(experiments.common.base.id)
         self.base = base.fingerprint
         work.mkdir(parents=True, exist_ok=True)
 
@@ -153,7 +153,7 @@ class Maker:
         if run in self._experiments.runs:
             return [*_deliberate("eval"), folder, *arguments]
         script = _near(Path(__file__).with_name("bigger_base.py"))
-        base = load_recipe(self._experiments.budget).base.id
+        base = self._experiments.common.base.id
         return [sys.executable, script, base, folder, *arguments]
 
     def _read(self, run: str) -> Measured:
