@@ -10,38 +10,68 @@ at once: two of them never work on one run.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import BUDGET, EXPERIMENTS, Experiments, load
+from page_parts import PICTURES
 from results_page import write_page
 from running import Failed, Maker
+
+from deliberate.core.errors import DeliberateError
+from deliberate.eval.report_folder import require_report
 
 DOCS, WORK = Path("docs"), Path("build/results")
 
 
 def main() -> int:
-    """Make the tables that were asked for, and write the page of all there is."""
+    """Make the tables that were asked for, and write the page of all there is.
+
+    Returns:
+        The exit code: 0, 1 for a failure, 2 for a wrong use, 130 after Ctrl-C.
+    """
     options = parsed()
     try:
         experiments = load(options.experiments, options.budget)
-        tables = chosen(experiments, options.only)
+        tables = [] if options.page else chosen(experiments, options.only)
     except (OSError, ValueError) as error:
         say(str(error))
         return 2
-    maker = Maker(experiments, kept=options.output / "results", work=options.work)
+    try:
+        require_report()  # before hours are spent
+        return make(experiments, tables, output=options.output, work=options.work)
+    except (DeliberateError, OSError, ValueError) as error:
+        say(str(error))
+        return 1
+    except KeyboardInterrupt:
+        say("stopped, nothing is lost: go on with the same command")
+        return 130
+
+
+def make(experiments: Experiments, tables: Sequence[str], *, output: Path, work: Path) -> int:
+    """Make tables, one after the other; what fails is told at the end, and the rest is made.
+
+    Args:
+        experiments: What is declared.
+        tables: Those to be made.
+        output: Folder of the page.
+        work: Folder of the runs.
+
+    Returns:
+        The exit code.
+    """
+    maker = Maker(experiments, kept=output / PICTURES, work=work)
     failed = []
-    for name in [] if options.page else tables:
-        table, done = experiments.tables[name], True
+    for name in tables:
+        table, before = experiments.tables[name], len(failed)
         for run, measure in maker.wanted(table):
             try:
                 maker.measure(run, measure)
             except Failed as error:
                 failed.append(f"{name}, {run}: {error}")
-                done = False
-        write_page(experiments, maker.base, options.output)
-        say(f"{name}: {'done' if done else 'not complete'}")
-    path = write_page(experiments, maker.base, options.output)
-    say(f"wrote {path}")
+        write_page(experiments, maker.base, output)
+        say(f"{name}: {'done' if len(failed) == before else 'not complete'}")
+    say(f"wrote {write_page(experiments, maker.base, output)}")
     for each in failed:
         say(f"failed: {each}")
     return 1 if failed else 0

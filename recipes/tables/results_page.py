@@ -151,10 +151,10 @@ def _changes(experiments: Experiments, run: str) -> str:
 def _commands(page: Page) -> list[Block]:
     """Of each run what trained and measured it."""
     blocks: list[Block] = []
+    wanted = {table.measure for table in page.experiments.tables.values()} | {COST}
     for run, kept in page.kept.items():
-        wanted = {table.measure for table in page.experiments.tables.values()} | {COST}
-        commands = [kept.training.get("command")] if kept.training else []
-        commands += [each["command"] for name, each in kept.measures.items() if name in wanted]
+        steps = [kept.training, *(each for name, each in kept.measures.items() if name in wanted)]
+        commands = [str(each["command"]) for each in steps if each]
         if commands:
             blocks.append(Code(caption=run, text="\n".join(commands)))
     return blocks or [Said(text=f"{MISSING.capitalize()}.")]

@@ -11,7 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -175,7 +175,7 @@ class Maker:
         return path
 
     @contextmanager
-    def _alone(self, run: str) -> Iterator[None]:
+    def _alone(self, run: str) -> Generator[None]:
         """Wait until nobody else works on a run, and keep others from it."""
         with self._folder(run).with_suffix(".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

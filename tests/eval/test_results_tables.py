@@ -308,6 +308,30 @@ def test_a_stopped_run_keeps_its_processor_time_and_a_failed_one_is_told(maker, 
         made._train("full-8")
 
 
+def test_what_fails_is_told_and_the_rest_is_made(experiments, tmp_path, monkeypatch, capsys):
+    running, make_results = script("running"), script("make_results")
+    asked = []
+
+    def measure(maker, run, name):
+        asked.append(run)
+        if run == "full-8":
+            raise running.Failed("it ended with 1")
+
+    monkeypatch.setattr(running.Maker, "measure", measure)
+    code = make_results.make(
+        experiments, ["table1", "hidden"], output=tmp_path / "docs", work=tmp_path / "work"
+    )
+    assert code == 1
+    assert set(asked) == {"full-4", "full-8", "full-16", "full-32", "hidden-16"}
+    said = capsys.readouterr().err
+    assert "table1: not complete" in said
+    assert "hidden: done" in said
+    assert "failed: table1, full-8: it ended with 1" in said
+    assert (tmp_path / "docs" / "results.md").exists()
+    with pytest.raises(ValueError, match="no table 'table2': known are table1, controls"):
+        make_results.chosen(experiments, "table1, table2")
+
+
 def test_a_bigger_base_is_measured_at_the_very_anchors_of_the_others(tmp_path, llama):
     bigger_base = script("bigger_base")
     path = tmp_path / "text.txt"
