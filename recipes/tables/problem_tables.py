@@ -91,7 +91,8 @@ def reasoning(table: Declared, page: Page) -> list[Block]:
             caption="Problems solved, by number of steps",
             head=["Steps", *shares],
             rows=rows,
-            note=f"{count(first['problems'])} held-out problems of five families. Latents are "
+            note=f"{count(first['problems'])} held-out problems of {len(first['families'])} "
+            "families. Latents are "
             "written once, at the end of the question. Intervals from resampling problems.",
         ),
         Plot(
