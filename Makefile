@@ -4,7 +4,7 @@ BIN = .venv/bin
 DEMO = build/demo
 NANO = packages/core/deliberate/core/nano
 
-.PHONY: install demo test check audit torture bench nano
+.PHONY: install demo test check audit torture bench nano results
 
 install: .venv/installed
 
@@ -55,3 +55,7 @@ nano: install
 	mkdir -p $(NANO)/coprocessor $(NANO)/soft
 	cp build/nano/config.json build/nano/model.safetensors $(NANO)/coprocessor
 	cp build/nano-soft/config.json build/nano-soft/model.safetensors $(NANO)/soft
+
+# docs/results.md: trains and measures what is missing, for hours; ONLY=table1,table6 for some tables.
+results: install
+	$(BIN)/python recipes/tables/make_results.py $(if $(ONLY),--only $(ONLY))

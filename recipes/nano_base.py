@@ -33,6 +33,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from deliberate.train.precision import rate_of
 
 SEED = 17
+LAYERS = 5
+
 BATCH = 8
 """Rows of 1,024 tokens in a step."""
 
@@ -67,7 +69,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     tokenizer, corpus = prepared(options)
     torch.manual_seed(SEED)
-    model = LlamaForCausalLM(shape(tokenizer))
+    model = LlamaForCausalLM(shape(tokenizer, layers=options.layers))
     mixture = Mixture(rows=corpus["train"], weights=options.mixture, seed=SEED)
     train(
         model,
@@ -98,6 +100,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--mixture", type=_weights, default="stdlib=1,packages=3,problems=6")
     parser.add_argument("--steps", type=int, default=2200, help="steps of 8 x 1,024 tokens")
     parser.add_argument("--learning-rate", type=float, default=4e-3)
+    parser.add_argument("--layers", type=int, default=LAYERS)
+    parser.add_argument("--tokenizer", type=Path, help="folder of one to take; none trains it")
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile: needs a C++ compiler"
     )
@@ -111,9 +115,7 @@ def prepared(options: argparse.Namespace) -> tuple[PreTrainedTokenizerFast, dict
         tokenizer = PreTrainedTokenizerFast.from_pretrained(options.work)
         return tokenizer, torch.load(kept, weights_only=True)
     texts = {part: texts_of(part, "train").shuffle(seed=SEED) for part in PARTS}
-    sizes = {"stdlib": 300, "packages": 1200, "problems": 12_000}
-    some = [text for part, size in sizes.items() for text in texts[part][:size]["text"]]
-    tokenizer = train_tokenizer(some)
+    tokenizer = _tokenizer(options.tokenizer, texts)
     whole = sum(options.mixture.values())
     need = {
         part: int(READ * options.steps * BATCH * POSITIONS * weight / whole)
@@ -138,12 +140,22 @@ def prepared(options: argparse.Namespace) -> tuple[PreTrainedTokenizerFast, dict
     return tokenizer, corpus
 
 
-def shape(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+def _tokenizer(given: Path | None, texts: dict[str, Any]) -> PreTrainedTokenizerFast:
+    """The one that is given, or one of these texts."""
+    if given is not None:
+        return PreTrainedTokenizerFast.from_pretrained(given)
+    sizes = {"stdlib": 300, "packages": 1200, "problems": 12_000}
+    return train_tokenizer([
+        text for part, size in sizes.items() for text in texts[part][:size]["text"]
+    ])
+
+
+def shape(tokenizer: PreTrainedTokenizerFast, *, layers: int) -> LlamaConfig:
     """The model's configuration."""
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
-        num_hidden_layers=5,
+        num_hidden_layers=layers,
         intermediate_size=384,
         num_attention_heads=4,
         num_key_value_heads=2,

@@ -62,7 +62,7 @@ RUNS = re.compile(
 
 
 def test_no_source_unpickles_or_runs_what_it_reads_or_code_from_a_hub():
-    everything = [*SOURCES, *(ROOT / "recipes").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    everything = [*SOURCES, *(ROOT / "recipes").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
     for path in everything:
         # The one place whose work it is, in a process of its own (docs/benchmarks.md).
         text = path.read_text().replace('exec(compile(program, "<generated>"', "")

@@ -1,0 +1,353 @@
+"""The tables of `docs/results.md`: what is declared can be run, and the page says what was kept."""
+
+import argparse
+import importlib
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from deliberate.cli.main import app
+from deliberate.core import load_base, load_coprocessor
+from deliberate.core.errors import DeliberateError
+from deliberate.core.kinds import build
+from deliberate.eval import Sample, evaluate
+from deliberate.train import load_recipe
+
+TABLES = Path(__file__).parents[2] / "recipes" / "tables"
+BASE = "0123456789abcdef"
+TRAINING = {
+    "command": "deliberate train some.yaml",
+    "made": {"machine": "2 x Some CPU", "commit": "c0ffee"},
+    "steps": 1000,
+    "seed": 1,
+    "seconds": 1800,
+    "cpu_seconds": 5400.0,
+    "flops": 2.5e15,
+    "parameters": 987_654,
+    "validations": [],
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripts():
+    sys.path.insert(0, str(TABLES))
+    yield
+    sys.path.remove(str(TABLES))
+
+
+def script(name: str):
+    return importlib.import_module(name)
+
+
+@pytest.fixture(scope="module")
+def experiments(scripts):
+    return script("experiments").load()
+
+
+@pytest.fixture
+def keep(experiments, tmp_path):
+    """Keep results of a run as if they had been measured."""
+
+    def kept(run, results, *, base=BASE, training=TRAINING):
+        measured = script("measured").Measured(
+            name=run, key=experiments.key(run, base), training=dict(training)
+        )
+        for measure, result in results.items():
+            measured.measures[measure] = {
+                "key": experiments.measured_key(measure, base),
+                "command": f"deliberate eval {run}",
+                "made": TRAINING["made"],
+                "result": result,
+            }
+        measured.write(tmp_path / "results")
+
+    return kept
+
+
+@pytest.fixture
+def page(experiments, tmp_path):
+    """The page's sections by heading."""
+
+    def written():
+        path = script("results_page").write_page(experiments, BASE, tmp_path)
+        lead, *parts = re.split(r"^## ", path.read_text(), flags=re.MULTILINE)
+        return {"lead": lead, **dict(part.split("\n", 1) for part in parts)}
+
+    return written
+
+
+def row(text: str, name: str) -> list[str]:
+    [line] = re.findall(rf"^\| {re.escape(name)} \|(.*)\|$", text, re.MULTILINE)
+    plain = line.replace("\N{NO-BREAK SPACE}", " ").replace("\N{MINUS SIGN}", "-")
+    return [cell.strip() for cell in plain.split("|")]
+
+
+@pytest.fixture(scope="module")
+def recipes(experiments, tmp_path_factory):
+    """Every run's recipe, resolved; what others begin from is there, untrained."""
+    from deliberate.core import save_coprocessor
+
+    base, work = load_base(), tmp_path_factory.mktemp("runs")
+    for run in {each for said in experiments.runs.values() for each in named(experiments, said)}:
+        config = experiments.recipe(run, str).coprocessor
+        save_coprocessor(build(config, base), work / run, base=base)
+    return {run: experiments.recipe(run, lambda name: str(work / name)) for run in experiments.runs}
+
+
+def named(experiments, said):
+    return experiments.after(json.dumps(dict(said)))
+
+
+def test_every_run_is_a_recipe_and_no_two_are_the_same(recipes):
+    dumped = [json.dumps(recipe.to_dict(), sort_keys=True) for recipe in recipes.values()]
+    assert len({*dumped}) == len(dumped)
+
+
+def test_the_rows_of_a_table_have_the_same_budget(experiments, recipes):
+    for table in experiments.tables.values():
+        if table.name in {"figure5", "figure6"}:  # of steps, and of one question an anchor
+            continue
+        budgets = {
+            (each.train.steps, each.train.batch, each.objective.anchors, each.train.seed)
+            for each in (recipes[run] for run in table.runs if run in recipes)
+        }
+        assert len(budgets) == 1, table.name
+
+
+def test_every_measure_is_a_command_that_parses(experiments):
+    command = typer.main.get_command(app).commands["eval"]
+    for measure in experiments.measures:
+        typed = shlex.split(experiments.arguments(measure, str))
+        command.make_context("eval", ["RUN", *typed], obj=["deliberate"])
+
+
+def test_what_is_named_and_not_there_is_refused(tmp_path):
+    text = (TABLES / "experiments.yaml").read_text()
+    path = tmp_path / "experiments.yaml"
+    path.write_text(text.replace("runs: [full-4, full-8,", "runs: [full-5, full-8,"))
+    with pytest.raises(ValueError, match=r"run of table table1 must be one of .*, got 'full-5'"):
+        script("experiments").load(path)
+    path.write_text(text.replace("soft:@soft-16", "soft:@soft-61"))
+    with pytest.raises(ValueError, match=r"measure controls names must be .*, got 'soft-61'"):
+        script("experiments").load(path)
+
+
+def test_a_key_changes_with_all_that_a_run_depends_on(tmp_path):
+    load = script("experiments").load
+    first = load()
+    text = (TABLES / "experiments.yaml").read_text()
+    path = tmp_path / "experiments.yaml"
+    path.write_text(text.replace("full-16: {}", "full-16: {train.clip: 2.0}"))
+    other = load(path)
+    changed = {run for run in first.runs if first.key(run, BASE) != other.key(run, BASE)}
+    assert changed == {"full-16", "adapted"}  # which begins from it
+    path.write_text(text.replace("soft-16: {", "soft-16: {train.clip: 2.0, "))
+    other = load(path)
+    keys = [{m: each.measured_key(m, BASE) for m in each.measures} for each in (first, other)]
+    assert {m for m in keys[0] if keys[0][m] != keys[1][m]} == {"controls", "controlled-reasoning"}
+    budget = tmp_path / "budget.yaml"
+    budget.write_text((TABLES / "budget.yaml").read_text().replace("steps: 1000", "steps: 999"))
+    shorter = load(budget=budget)
+    assert all(first.key(run, BASE) != shorter.key(run, BASE) for run in first.runs)
+    assert all(first.key(run, BASE) != first.key(run, "f" * 16) for run in first.runs)
+    assert load_recipe(budget, changes=shorter.changes("half", str)).train.steps == 500
+
+
+def test_a_page_of_nothing_says_so_of_every_table(experiments, page):
+    found = page()
+    assert ": 0 of " in found["lead"]
+    for table in experiments.tables.values():
+        assert "not measured yet" in found[table.title].lower(), table.name
+        assert f"make results ONLY={table.name}" in found[table.title]
+
+
+def test_a_table_has_the_numbers_that_were_kept_and_names_what_is_missing(
+    keep, page, made_results, tmp_path
+):
+    result = made_results["tasks"]["perplexity"]["result"][0]
+    cost = made_results["tasks"]["cost"]["result"]
+    keep("full-4", {"texts": result, "cost": {**cost, "rows": cost["rows"][:2]}})
+    found = page()
+    assert ": 1 of " in found["lead"]
+    text = found["Table 1: change of perplexity by number of latents"]
+    cells = row(text, "full-4")
+    assert cells[0].startswith("**-1.50 %** (-1.67 … -1.33)")
+    assert cells[6:] == ["1,000", "987,654", "2.5 PFLOP", "1.50", "0 FLOP",
+                         "8.00 ms (7.20 ms … 8.80 ms)"]  # fmt: skip
+    assert row(text, "full-8")[0] == "not measured yet"
+    assert row(text, "base alone, perplexity")[:2] == ["11.00", "10.90"]
+    pictures = re.findall(r"\]\((results/[\w-]+\.png)\)", "".join(found.values()))
+    assert pictures == ["results/table1.png"]
+    assert (tmp_path / pictures[0]).read_bytes().startswith(b"\x89PNG")
+    assert "deliberate eval full-4" in found["Commands"]
+
+
+def test_what_is_of_another_recipe_or_base_is_not_shown(keep, page, made_results):
+    result = made_results["tasks"]["perplexity"]["result"][0]
+    keep("full-4", {"texts": result}, base="f" * 16)
+    found = page()
+    assert ": 0 of " in found["lead"]
+    assert "1.50 %" not in "".join(found.values())
+
+
+def test_reasoning_adds_up_the_families_and_tests_the_sums(keep, page, made_results):
+    keep("full-8", {"reasoning": made_results["tasks"]["problems"]["result"][1]})
+    text = page()["Reasoning by number of steps"]
+    assert row(text, "1")[0].startswith("70.0 %")  # 35 of 50 in each of two families
+    assert row(text, "1")[1].startswith("76.0 %")
+    difference, gained, lost, p = row(text, "full-8, 1")[:4]
+    # 9 gained and 3 lost in each of two families of 50
+    assert difference.startswith("**+12.00 points**")
+    assert (gained, lost, p) == ("18", "6", "0.023")
+    assert "Not measured yet: full-4, full-16, full-32." in text
+
+
+def test_chains_of_thought_are_beside_their_tokens(keep, page, made_results):
+    keep("full-4", {"reasoning": made_results["tasks"]["problems"]["result"][0]})
+    text = page()["Table 4: chain of thought"]
+    latency = row(text, "full-4: chain of thought, 11 tokens in the latents' time")
+    assert latency[0].startswith("69.0 %")
+    assert latency[-1] == "8.5"
+    assert row(text, "full-4: latents")[-1] == "4.0"
+
+
+def test_controls_and_delays_are_those_of_the_report(keep, page, made_results):
+    result = made_results["tasks"]["perplexity"]["result"][0]
+    keep("full-16", {"controls": result, "late": result})
+    found = page()
+    controls = found["Controls and baselines, 16 latents"]
+    assert len(row(controls, "1")) == 5  # four conditions and the base
+    assert len(row(controls, "zeros")) == 6
+    late = found["Table 8: latents that arrive late, trained with and without delay"]
+    assert row(late, "full-16, 2 tokens late") == row(late, "full-16, 0 tokens late")
+
+
+def test_the_same_results_give_the_same_page(keep, page, made_results, tmp_path):
+    keep("full-4", {"texts": made_results["tasks"]["perplexity"]["result"][0]})
+    pages = [(page(), (tmp_path / "results" / "table1.png").read_bytes()) for _ in range(2)]
+    assert pages[0] == pages[1]
+
+
+@pytest.fixture
+def maker(experiments, tmp_path, monkeypatch):
+    """A maker whose commands do nothing but leave what they would."""
+    running = script("running")
+    commands = []
+
+    def waited(command):
+        commands.append(command[1:])
+        if "train" in command:
+            folder = Path(command[command.index("--output-dir") + 1])
+            folder.mkdir()
+            (folder / "config.json").write_text("{}")
+        else:
+            Path(command[command.index("-o") + 1]).write_text('{"seen": NaN, "gate": 1}')
+        return 0
+
+    monkeypatch.setattr(running, "_waited", waited)
+    monkeypatch.setattr(running, "_training", lambda folder: {"steps": 1})
+    made = running.Maker(experiments, kept=tmp_path / "kept", work=tmp_path / "work")
+    return made, commands
+
+
+def trained_of(commands):
+    said = [
+        command[command.index("--output-dir") + 1] for command in commands if "train" in command
+    ]
+    return [Path(folder).name.rpartition("-")[0] for folder in said]
+
+
+def test_a_measure_trains_what_it_needs_first_and_nothing_twice(maker, experiments, tmp_path):
+    made, commands = maker
+    made.measure("full-16", "controls")
+    assert trained_of(commands) == ["soft-16", "pause-16", "full-16"]
+    assert f"soft:{made.place('soft-16')}" in commands[-1][-4]
+    kept = json.loads((tmp_path / "kept" / "full-16.json").read_text())
+    assert kept["measures"]["controls"]["result"] == {"seen": None}
+    commands.clear()
+    made.measure("full-16", "controls")
+    assert not commands
+    made.measure("full-16", "late")
+    assert [command[0] for command in commands] == ["eval"]
+
+
+def test_an_adaptation_begins_from_the_run_that_it_names(maker):
+    made, commands = maker
+    made.measure("adapted", "task")
+    assert trained_of(commands) == ["full-16", "adapted"]
+    assert f"train.init={made.place('full-16')}" in commands[1]
+    rows = Path(made.place("pairs-train.jsonl")).read_text().splitlines()
+    assert len(rows) == 6000
+    assert json.loads(rows[0]).keys() == {"question", "answer"}
+
+
+def test_a_stopped_run_keeps_its_processor_time_and_a_failed_one_is_told(maker, monkeypatch):
+    made, _ = maker
+    running = script("running")
+    seconds = iter([0.0, 3.0, 10.0, 14.0])
+    monkeypatch.setattr(running, "_children_seconds", lambda: next(seconds))
+    whole = running._waited
+
+    def stopped(command):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "_waited", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        made._train("full-4")
+    monkeypatch.setattr(running, "_waited", whole)
+    made._train("full-4")
+    assert made._read("full-4").training["cpu_seconds"] == 7.0
+    monkeypatch.setattr(running, "_waited", lambda command: 1)
+    monkeypatch.setattr(running, "_children_seconds", lambda: 0.0)
+    with pytest.raises(running.Failed, match=r"deliberate train .* ended with 1"):
+        made._train("full-8")
+
+
+def test_what_fails_is_told_and_the_rest_is_made(experiments, tmp_path, monkeypatch, capsys):
+    running, make_results = script("running"), script("make_results")
+    asked = []
+
+    def measure(maker, run, name):
+        asked.append(run)
+        if run == "full-8":
+            raise running.Failed("it ended with 1")
+
+    monkeypatch.setattr(running.Maker, "measure", measure)
+    code = make_results.make(
+        experiments, ["table1", "hidden"], output=tmp_path / "docs", work=tmp_path / "work"
+    )
+    assert code == 1
+    assert set(asked) == {"full-4", "full-8", "full-16", "full-32", "hidden-16"}
+    said = capsys.readouterr().err
+    assert "table1: not complete" in said
+    assert "hidden: done" in said
+    assert "failed: table1, full-8: it ended with 1" in said
+    assert (tmp_path / "docs" / "results.md").exists()
+    with pytest.raises(ValueError, match="no table 'table2': known are table1, controls"):
+        make_results.chosen(experiments, "table1, table2")
+
+
+def test_a_bigger_base_is_measured_at_the_very_anchors_of_the_others(tmp_path, llama):
+    bigger_base = script("bigger_base")
+    path = tmp_path / "text.txt"
+    path.write_text(Path(__file__).read_text())
+    base = load_base()
+    options = argparse.Namespace(data=str(path), texts=3, anchors=4)
+    found = bigger_base.compared(base, base, options)
+    report = evaluate(
+        base,
+        load_coprocessor("nano", base=base),
+        controls=(),
+        data=str(path),
+        sample=Sample(texts=3, anchors=4, length=bigger_base.LENGTH),
+    ).to_dict()
+    assert found["perplexity"]["base"] == pytest.approx(report["perplexity"]["base"])
+    assert {each["value"] for each in found["change_percent"]["latents"].values()} == {0.0}
+    assert found["anchors"] == report["anchors"]
+    with pytest.raises(DeliberateError, match="other tokens than"):
+        bigger_base.compared(base, llama, options)
