@@ -45,7 +45,7 @@ torture: install
 	$(BIN)/pytest -q tests/hostile/torture.py
 
 bench: install
-	for claim in startup cache_io decode one_pass utilisation memory head kinds serve; do $(BIN)/python benchmarks/$$claim.py || exit 1; done
+	for claim in startup cache_io decode one_pass utilisation memory head kinds serve load; do $(BIN)/python benchmarks/$$claim.py || exit 1; done
 
 # The embedded base, its coprocessor and its soft embedding, from the source on this machine.
 nano: install

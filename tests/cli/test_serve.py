@@ -137,6 +137,17 @@ class TestRefused:
         assert "--coprocessor" in line
         assert "--thinker none" in line
 
+    def test_a_second_server_on_a_store_is_refused_by_the_first_one_s_process(
+        self, refused, llama_folder, tmp_path
+    ):
+        from deliberate.serve.folder_lock import FolderLock
+
+        held = FolderLock(tmp_path / "store")
+        arguments = ("--base", llama_folder, "--thinker", "none", "--port", 0)
+        line = refused("serve", *arguments, "--store", tmp_path / "store")
+        assert f"in use by process {os.getpid()}" in line
+        held.release()
+
     def test_a_coprocessor_that_is_not_there_is_refused(self, refused):
         assert "nothing" in refused("serve", "--coprocessor", "./nothing", "--port", 0)
 

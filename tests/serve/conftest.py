@@ -1,8 +1,11 @@
 """Caches of a tiny base, and stores for them."""
 
 import dataclasses
+import importlib.util
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -88,3 +91,22 @@ def same():
         )
 
     return same
+
+
+@pytest.fixture(scope="session")
+def vllm_stand_in() -> Callable[..., Any]:
+    """Runs stand-ins for a vLLM server."""
+    path = Path(__file__).with_name("vllm_stand_in.py")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.vllm_stand_in
+
+
+@pytest.fixture
+def vllm(vllm_stand_in):
+    """Runs stand-ins until the test ends."""
+    with ExitStack() as stack:
+        yield lambda base: stack.enter_context(vllm_stand_in(base))

@@ -72,6 +72,10 @@ def test_one_that_failed_says_why_and_is_served_plain(start):
     body = server.complete("why", cache=found["id"], deliberate="wait")
     assert body["deliberate"]["latents"] == "failed"
     assert text_of(body) == after(server, DOCUMENT, "why", latents=False)
+    server.worker.fails = ""
+    assert kept(server, text=DOCUMENT, deliberate="wait")[1]["state"] == "failed"
+    server.http.delete(f"{ADDRESS}/{found['id']}").raise_for_status()
+    assert kept(server, text=DOCUMENT, deliberate="wait")[1]["state"] == "augmented"
 
 
 def test_the_gate_is_asked_of_a_text_too(start):
@@ -154,13 +158,19 @@ def test_caches_are_there_again_after_a_restart(start, store_folder):
     assert text_of(body) == after(first, DOCUMENT, "why", latents=True)
 
 
-def test_a_file_that_was_damaged_under_the_server_is_never_served(start, store_folder):
+@pytest.mark.parametrize("fault", ["damaged", "deleted"])
+def test_a_file_that_was_damaged_or_deleted_under_the_server_is_never_served(
+    start, store_folder, fault
+):
     server = start(memory_bytes=0)
     _, found = kept(server, text=DOCUMENT, deliberate="wait")
     for path in store_folder.rglob("*.st"):
         content = bytearray(path.read_bytes())
         content[-4] ^= 1
-        path.write_bytes(content)
+        if fault == "damaged":
+            path.write_bytes(content)
+        else:
+            path.unlink()
     body = server.complete(DOCUMENT, deliberate="never")
     assert body["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
     server.refused("/v1/completions", 404, prompt="why", cache=found["id"])

@@ -5,7 +5,9 @@ coprocessor is unavailable or if a given cache is deemed not to require extra co
 """
 
 import dataclasses
+import gc
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
@@ -93,6 +95,22 @@ class TestAsynchronously:
         server.worker.go()  # too late for that answer, and in time for the next
         wait_until(lambda: states(server) == ["augmented"])
         assert outcome_of(server.complete(PROMPT))["latents"] == "used"
+
+    def test_what_waits_for_latents_after_its_answer_is_held_by_the_store_alone(
+        self, start, monkeypatch
+    ):
+        server, held = start(memory_bytes=0), []
+        put = server.service.store.put
+
+        def noted(cache):
+            held.append(weakref.ref(cache))
+            return put(cache)
+
+        monkeypatch.setattr(server.service.store, "put", noted)
+        server.worker.hold()
+        assert outcome_of(server.complete(PROMPT))["latents"] == "not_ready"
+        wait_until(lambda: server.worker.asked)
+        wait_until(lambda: gc.collect() >= 0 and held[0]() is None)
 
     def test_latents_that_come_mid_answer_are_taken_up_there(self, start):
         server = start()

@@ -18,6 +18,7 @@ from deliberate.serve.logs import log
 from deliberate.serve.outcome import Outcome, Start
 from deliberate.serve.refusals import SOON, STOPPED, ApiError
 from deliberate.serve.service import Service
+from deliberate.serve.vllm_wire import RemoteError
 
 
 @dataclass(kw_only=True)
@@ -87,7 +88,8 @@ async def decode(
         asked_at: When the request came, by the monotonic clock.
 
     Raises:
-        ApiError: 500, 503 or 504: decoding failed, was stopped, or did not begin in time.
+        ApiError: 500, 502, 503 or 504: decoding failed, here or elsewhere, was stopped, or did not
+            begin in time.
     """
     pieces: asyncio.Queue[tuple[Row, Piece]] = asyncio.Queue()
     loop = asyncio.get_running_loop()
@@ -163,10 +165,16 @@ def _out_of_time(rows: Sequence[Row]) -> list[tuple[Row, Piece]]:
 
 
 def _check(piece: Piece) -> None:
-    if piece.error:
-        log("decoding failed", level=logging.ERROR, reason=piece.error)
+    error = piece.error
+    if error is not None:
+        reason = f"{type(error).__name__}: {error}"
+        log("decoding failed", level=logging.ERROR, reason=reason)
     if piece.finish == "cancelled":
         raise ApiError(503, STOPPED, code="stopping", retry_after=SOON)
+    if isinstance(error, RemoteError):
+        raise ApiError(
+            502, "the vLLM server failed in the middle of this answer: ask again", code="engine"
+        )
     if piece.finish == "failed":
         raise ApiError(500, "decoding failed: the server's log says why", code="internal")
 

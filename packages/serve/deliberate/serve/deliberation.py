@@ -147,6 +147,7 @@ class Deliberation:
         store = self._service.store
         try:
             name = await self._service.blocking(store.put, plain)
+            del plain  # many may wait for their latents, and only the store has a budget
             entry = store.entry(name)
         except (OSError, DeliberateError) as error:
             log("cache not stored", level=logging.ERROR, reason=short(error))

@@ -108,5 +108,5 @@ class Piece:
     late_after: int | None = None
     """In one piece at most: how many tokens had been decoded when late latents were read."""
 
-    error: str = ""
+    error: Exception | None = None
     """What failed, where something did."""

@@ -75,8 +75,7 @@ class Row:
     def end(self, finish: Finish, error: Exception | None = None) -> None:
         """End before the answer has ended by itself, and tell the text that was held back."""
         if not self.ended:
-            reason = "" if error is None else f"{type(error).__name__}: {error}"
-            self._tell(Piece(text=self._answer.finish(), tokens=[], finish=finish, error=reason))
+            self._tell(Piece(text=self._answer.finish(), tokens=[], finish=finish, error=error))
 
     def latents(self) -> Latents | None:
         """Latents that have come and can be read now; asked for until there are some."""
