@@ -21,6 +21,7 @@ from deliberate.core.pairs import (
     validation_pairs,
 )
 from deliberate.core.passages import Passage, passages
+from deliberate.core.sources import Source, label, sources
 from deliberate.core.texts import documents, validation_texts
 
 ENOUGH_PASSAGES = 20
@@ -114,7 +115,7 @@ def draw(
     sample: Sample,
     *,
     latents: int,
-    data: str | None,
+    data: str | Source | None,
     field: str | None = None,
     pairs: PairFormat | None = None,
     domain: str | None = None,
@@ -154,7 +155,7 @@ def _draw(
     trained: Trained,
     sample: Sample,
     latents: int,
-    data: str | None,
+    data: str | Source | None,
     field: str | None,
     pairs: PairFormat | None,
     domain: str | None,
@@ -198,7 +199,7 @@ def _draw_pairs(
     form: PairFormat,
     *,
     latents: int,
-    data: str | None,
+    data: str | Source | None,
     domain: str | None,
 ) -> Drawn:
     """Draw pairs that fit.
@@ -208,7 +209,10 @@ def _draw_pairs(
     """
     recipe = trained.recipe.get("data", {})
     source, read = validation_pairs(
-        recipe.get("train", "stdlib"), data or recipe.get("validation"), form, domain=domain
+        recipe.get("train", "stdlib"),
+        recipe.get("validation") if data is None else sources(data),
+        form,
+        domain=domain,
     )
     length = _length(base, trained, sample, latents)
     room = Room(
@@ -256,7 +260,7 @@ def _length(base: Base, trained: Trained, sample: Sample, latents: int) -> int:
 
 def _held_out(
     recipe: Mapping[str, Any],
-    data: str | None,
+    data: str | Source | None,
     field: str | None,
     domain: str | None,
     *,
@@ -264,7 +268,9 @@ def _held_out(
 ) -> tuple[str, Dataset]:
     """The source's name and its documents."""
     if data is not None:
-        return data, documents(data, split="validation", field=field or "text", domain=domain)
+        return label(data), documents(
+            data, split="validation", field=field or "text", domain=domain
+        )
     return validation_texts(
         recipe.get("train", "stdlib"),
         recipe.get("validation"),
