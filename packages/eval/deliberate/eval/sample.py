@@ -268,7 +268,7 @@ def _held_out(
 ) -> tuple[str, Dataset]:
     """The source's name and its documents."""
     if data is not None:
-        return label(data), documents(
+        return label(sources(data)), documents(
             data, split="validation", field=field or "text", domain=domain
         )
     return validation_texts(
