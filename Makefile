@@ -40,9 +40,13 @@ check: install
 audit: install
 	$(BIN)/python .ci/audit.py
 
-# Damaged and forged files until the time is over: TORTURE_SECONDS each, from TORTURE_SEED.
+# Damaged and forged files until the time is over: TORTURE_SECONDS each, from TORTURE_SEED. Then
+# commands that are killed at random moments: TORTURE_KILLS each.
+TORTURE_SEED ?= 1
+TORTURE_KILLS ?= 20
 torture: install
-	$(BIN)/pytest -q tests/hostile/torture.py
+	TORTURE_SEED=$(TORTURE_SEED) $(BIN)/pytest -q tests/hostile/torture.py
+	$(BIN)/python tests/hostile/kills.py --kills $(TORTURE_KILLS) --seed $(TORTURE_SEED)
 
 bench: install
 	for claim in startup cache_io decode one_pass utilisation memory head kinds serve load; do $(BIN)/python benchmarks/$$claim.py || exit 1; done

@@ -69,6 +69,11 @@ class HubStandIn:
             repository.commit("add", added=files, removed=set())
         return repository
 
+    def forget(self) -> None:
+        """Be as at first."""
+        self.repositories.clear()
+        self.uploads.clear()
+
     def environment(self, home: object) -> dict[str, str]:
         """Settings that send a client in another process here; it keeps its files in `home`."""
         return {

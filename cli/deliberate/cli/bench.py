@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from deliberate.cli.eval_kept import Kept
+from deliberate.cli.eval_kept import Kept, alone
 from deliberate.cli.eval_tasks import BENCH
 from deliberate.cli.failures import configuring
 from deliberate.cli.models import load_coprocessor, patient_bars
@@ -80,7 +80,7 @@ def run_bench(
 
     from deliberate.eval.bench.run import bench, prepare
 
-    with patient_bars():
+    with patient_bars(), alone(folder):
         prepared = prepare(benchmarks, data=asked.data, run_code=asked.run_code)
         for name, reason in prepared.left_out.items():
             note(f"{name}: left out, {reason}")

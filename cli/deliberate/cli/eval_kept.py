@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,17 @@ def check_writable(path: Path) -> None:
     there = next(each for each in (path, *path.absolute().parents) if each.exists())
     if not os.access(there, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
+def alone(folder: Path | None) -> AbstractContextManager[object]:
+    """Keep other processes out of a report's folder, if there is one.
+
+    Args:
+        folder: Made if it is missing.
+    """
+    from deliberate.core.folder_lock import FolderLock
+
+    return nullcontext() if folder is None else FolderLock(folder)
 
 
 def write_file(path: Path, result: dict[str, Any]) -> None:

@@ -16,6 +16,10 @@ Data = Annotated[
         show_default="what the run held out",
     ),
 ]
+SkipBad = Annotated[
+    bool,
+    typer.Option("--skip-bad", help="Leave files of --data out that cannot be read, and say so."),
+]
 Field = Annotated[
     str | None,
     typer.Option(

@@ -46,8 +46,8 @@ class Task(Protocol):
 
 _OPTIONS = {
     PERPLEXITY: (
-        "data", "field", "question", "answer", "template", "separator", "domain", "delay", "texts",
-        "anchors", "every_token", "ahead", "length",
+        "data", "skip_bad", "field", "question", "answer", "template", "separator", "domain",
+        "delay", "texts", "anchors", "every_token", "ahead", "length",
     ),
     PROBLEMS: ("steps", "count"),
     COST: ("prompt_tokens", "decoded_tokens", "repeats"),

@@ -31,6 +31,8 @@ class Texts:
     against: Against
     sample: "Sample"
     data: str | None = None
+    skip_bad: bool = False
+    """Whether files that cannot be read are left out."""
     field: str | None = None
     pairs: "PairFormat | None" = None
     domain: str | None = None
@@ -49,6 +51,7 @@ class Texts:
             "against": asdict(self.against),
             "data": self.data,
             "data_state": _state(self.data),
+            "skip_bad": self.skip_bad,
             "field": self.field,
             "pairs": self.pairs and asdict(self.pairs),
             "domain": self.domain,
@@ -56,13 +59,15 @@ class Texts:
 
     def measure(self, base: "Base", subjects: "Sequence[Subject]") -> list[dict[str, Any]]:
         """Measure all coprocessors at the same anchors."""
+        from deliberate.core.sources import Source
         from deliberate.eval import evaluate_together
 
+        data = Source(path=self.data, skip_bad=True) if self.data and self.skip_bad else self.data
         with patient_bars(), progress("measuring passages", None) as advance:
             reports = evaluate_together(
                 base,
                 subjects,
-                data=self.data,
+                data=data,
                 field=self.field,
                 pairs=self.pairs,
                 domain=self.domain,
@@ -111,11 +116,23 @@ def texts_named(said: Mapping[str, Any], *, against: Against, run: str, examples
         against=against.fitting(sample),
         sample=sample,
         data=said["data"],
+        skip_bad=_skips_bad(said),
         field=said["field"],
         pairs=_pairs(said),
         domain=said["domain"],
         examples=examples,
     )
+
+
+def _skips_bad(said: Mapping[str, Any]) -> bool:
+    """Whether files that cannot be read are left out.
+
+    Raises:
+        ValueError: there is no --data for that.
+    """
+    if said["skip_bad"] and said["data"] is None:
+        raise ValueError("--skip-bad is for files of --data, and none is named: leave it out")
+    return said["skip_bad"]
 
 
 def _anchors(anchors: int | None, *, every_token: bool) -> int | None:

@@ -52,6 +52,9 @@ class TextRows(ABC):
     name: str
     """What the user calls it."""
 
+    skipped = 0
+    """Rows that were left out since they cannot be read."""
+
     @property
     @abstractmethod
     def output(self) -> Path:
@@ -92,8 +95,8 @@ class TextRows(ABC):
 class JsonlRows(TextRows):
     """The rows of a JSONL file, each of which must have a text; empty lines are passed over."""
 
-    def __init__(self, path: Path, field: str) -> None:
-        self.name, self._path, self._field = str(path), path, field
+    def __init__(self, path: Path, field: str, *, skip_bad: bool = False) -> None:
+        self.name, self._path, self._field, self._skip_bad = str(path), path, field, skip_bad
 
     @property
     def output(self) -> Path:
@@ -104,13 +107,27 @@ class JsonlRows(TextRows):
         """Each row, under its line's number.
 
         Raises:
-            TextError: a row is not JSON, or has no text.
+            TextError: a row is not JSON, or has no text, and is not to be left out.
         """
+        from deliberate.core.augment import check_text
+        from deliberate.core.errors import TextError
+
+        self.skipped = 0
         with self._path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
-                if line.strip():
-                    where = f"row {number} of {self.name!r}"
-                    yield Row(number=number, text=self._text(line, where), where=f"{where}: ")
+                if not line.strip():
+                    continue
+                where = f"row {number} of {self.name!r}"
+                try:
+                    text = self._text(line, where)
+                    if self._skip_bad:
+                        check_text(text)
+                except TextError:
+                    if not self._skip_bad:
+                        raise
+                    self.skipped += 1
+                else:
+                    yield Row(number=number, text=text, where=f"{where}: ")
 
     def _text(self, line: bytes, where: str) -> str:
         from deliberate.core.errors import TextError
@@ -131,17 +148,17 @@ class JsonlRows(TextRows):
 class SourceRows(TextRows):
     """The texts of a source as training has them (`docs/data.md`); empty ones are passed over."""
 
-    def __init__(self, name: str, field: str) -> None:
+    def __init__(self, name: str, field: str, *, skip_bad: bool = False) -> None:
         """Find the source.
 
         Raises:
             TextError: it is missing or cannot be read, or lacks the field.
         """
         from deliberate.cli.models import patient_bars
-        from deliberate.core.sources import opened, sources
+        from deliberate.core.sources import Source, opened, sources
 
         self.name = name
-        [self._source] = sources(name, field=field)
+        [self._source] = sources(Source(path=name, skip_bad=skip_bad), field=field)
         with patient_bars():
             # From the Hub it is fetched once, not anew each time it is gone through.
             self._rows = opened(self._source, split="train", streaming=Path(name).exists())

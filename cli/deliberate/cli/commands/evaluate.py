@@ -13,7 +13,7 @@ import typer
 from deliberate.cli import bench_options, eval_options, options
 from deliberate.cli.bench import Asked, run_bench
 from deliberate.cli.eval_cost import Costs, costs_named
-from deliberate.cli.eval_kept import Kept, Place, place, write_file
+from deliberate.cli.eval_kept import Kept, Place, alone, place, write_file
 from deliberate.cli.eval_problems import Problems, problems_named
 from deliberate.cli.eval_subjects import compared, load_subjects
 from deliberate.cli.eval_suites import Suite, settled
@@ -45,6 +45,7 @@ def evaluate(
     others: eval_options.Others = None,
     *,
     data: eval_options.Data = None,
+    skip_bad: eval_options.SkipBad = False,
     field: eval_options.Field = None,
     question: eval_options.Question = None,
     answer: eval_options.Answer = None,
@@ -116,7 +117,8 @@ def evaluate(
     with configuring():
         tasks = _tasks(wanted, runs, settled(context, suite), suite, where)
     model = load()
-    results = _measured(tasks, runs, model, where, command=typed)
+    with alone(where.folder):
+        results = _measured(tasks, runs, model, where, command=typed)
     if as_json:
         plain = {name: as_object(found, runs) for name, found in results.items()}
         emit(plain if suite else plain[tasks[0].name])

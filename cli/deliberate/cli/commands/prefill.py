@@ -41,6 +41,13 @@ def prefill(
         str,
         typer.Option("--field", metavar="KEY", help="Key of the text in --jsonl and --data rows."),
     ] = "text",
+    skip_bad: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad",
+            help="Leave --data files and --jsonl rows out that cannot be read, and count them.",
+        ),
+    ] = False,
     output: options.Output = None,
     base: options.BaseName = options.EMBEDDED,
     batch: options.BatchSize = 8,
@@ -64,7 +71,7 @@ def prefill(
 
     What exists and is not right is replaced with --force only.
     """
-    rows = _rows(text, file, jsonl, data, field)
+    rows = _rows(text, file, jsonl, data, field, skip_bad=skip_bad)
     if rows is None:
         refuse_share(shard, of="the texts of --jsonl and --data")
         output = _checked_output(file, output, force=force)
@@ -76,6 +83,8 @@ def prefill(
     else:
         share, output = share_of(shard), output or rows.output
         checked = rows.check()
+        if rows.skipped:
+            note(f"{rows.skipped:,} rows of {rows.name!r} cannot be read and are left out")
         _check_folder(output, checked, rows.name)
         model = _load(base, device, dtype)
         _check_lengths(model, rows, checked)
@@ -96,18 +105,28 @@ def prefill(
 
 
 def _rows(
-    text: str | None, file: Path | None, jsonl: Path | None, data: str | None, field: str
+    text: str | None,
+    file: Path | None,
+    jsonl: Path | None,
+    data: str | None,
+    field: str,
+    *,
+    skip_bad: bool,
 ) -> TextRows | None:
     """The rows to be read; none where it is a single text.
 
     Raises:
-        typer.BadParameter: not exactly one of the sources is given.
+        typer.BadParameter: not exactly one of the sources is given, or one has no rows to skip.
     """
     if [text, file, jsonl, data].count(None) != 3:
         raise typer.BadParameter("give exactly one of --text, --file, --jsonl and --data")
     if jsonl is not None:
-        return JsonlRows(jsonl, field)
-    return None if data is None else SourceRows(data, field)
+        return JsonlRows(jsonl, field, skip_bad=skip_bad)
+    if data is not None:
+        return SourceRows(data, field, skip_bad=skip_bad)
+    if skip_bad:
+        raise typer.BadParameter("--skip-bad is for --jsonl and --data: leave it out")
+    return None
 
 
 def _checked_output(file: Path | None, output: Path | None, *, force: bool) -> Path:

@@ -58,10 +58,7 @@ def save(cache: Cache, path: Path) -> None:
     }
     metadata["checksum"] = checksum(tensors.items(), metadata)
     with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata=metadata)
-        except SafetensorError as error:
-            raise OSError(f"cannot write {str(path)!r}: {error}") from error
+        save_file(tensors, temporary, metadata=metadata)
 
 
 def checksum(tensors: Iterable[tuple[str, Tensor]], metadata: dict[str, str]) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -84,10 +83,7 @@ def save_coprocessor(
         for name, tensor in (weights or weights_of(coprocessor)).items()
     }
     with replacing(folder / WEIGHTS) as temporary:
-        try:
-            save_file(written, temporary, metadata={"format": "pt"})
-        except SafetensorError as error:
-            raise OSError(f"cannot write {str(folder / WEIGHTS)!r}: {error}") from error
+        save_file(written, temporary, metadata={"format": "pt"})
     # As a reader will find it: in JSON, a tuple is a list.
     config = json.loads(json.dumps(config))
     config[CHECKSUM] = weights_file.checksum(config, folder / WEIGHTS)

@@ -5,7 +5,7 @@
 The Hub is asked only for what is named like one of its datasets and is not here.
 """
 
-import glob
+import dataclasses
 import hashlib
 import math
 import re
@@ -21,15 +21,13 @@ from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError, Da
 from deliberate.core.errors import TextError
 from deliberate.core.problem_texts import problem_texts
 from deliberate.core.python_source import installed_texts, stdlib_texts
+from deliberate.core.source_files import files_of, kind_of, loaded, odd_file, readable, way_out
 
 # Otherwise each reading of a file here is counted on a server of the Hub's.
 datasets_config.HF_UPDATE_DOWNLOAD_COUNTS = False
 
 EMBEDDED = {"stdlib": stdlib_texts, "installed": installed_texts, "problems": problem_texts}
 """Sources that are found or made on the machine rather than named by a path."""
-
-TABLES = {".jsonl": "json", ".parquet": "parquet"}
-"""Files of rows, by suffix, and the reader of `datasets` for them; `.gz` may follow."""
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 """`owner/name`, as datasets on the Hub are called."""
@@ -57,6 +55,10 @@ class Source:
 
     revision: str | None = None
     """Branch, tag or commit on the Hub."""
+
+    skip_bad: bool = dataclasses.field(default=False, repr=False)
+    """Whether files here that cannot be read are left out and counted, for which all are read once
+    more; otherwise they are refused by name."""
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -107,11 +109,12 @@ def opened(source: Source, *, split: str, streaming: bool = False) -> Dataset | 
         texts = EMBEDDED[source.path](split)
         return Dataset.from_dict({"name": list(texts), source.field or "text": [*texts.values()]})
     if path.exists():
-        kind, files = _files(path)
+        kind, files = files_of(path)
+        files = readable(kind, files, source.path) if source.skip_bad else files
         rows = _read(kind, files, streaming)
         if kind == "text":
             return rows.rename_column("text", source.field) if source.field != "text" else rows
-    elif HUB_ID.fullmatch(source.path) and _kind(path) is None and path.suffix != ".txt":
+    elif HUB_ID.fullmatch(source.path) and kind_of(path) is None and path.suffix != ".txt":
         rows = _from_hub(source, split, streaming)
     else:
         known = ", ".join(EMBEDDED)
@@ -167,7 +170,7 @@ def check_has_columns(source: Source, name: str) -> None:
 def has_columns(source: Source) -> bool:
     """Whether a source, if it is there, has rows of several columns and not texts alone."""
     path = Path(source.path)
-    return source.path not in EMBEDDED and not (path.exists() and _files(path)[0] == "text")
+    return source.path not in EMBEDDED and not (path.exists() and files_of(path)[0] == "text")
 
 
 def text_of(row: Mapping[str, Any], source: Source, number: int) -> str:
@@ -212,7 +215,11 @@ def numbered_texts(rows: Iterable[Any], source: Source) -> Iterator[tuple[int, s
                 yield number, text
     except (OSError, ValueError, DatasetsError) as error:  # what a stream's readers raise
         reason = " ".join(str(error).split())
-        raise TextError(f"cannot read {source.path!r}: {reason}") from error
+        path = Path(source.path)
+        odd = odd_file(*files_of(path)) if path.exists() else None
+        raise TextError(
+            f"cannot read {str(odd or path)!r}: {reason}{way_out(odd, path)}"
+        ) from error
 
 
 def fingerprint_of_source(source: Source) -> str:
@@ -220,40 +227,9 @@ def fingerprint_of_source(source: Source) -> str:
     digest = hashlib.sha256(repr(replace(source, weight=1.0)).encode())
     path = Path(source.path)
     if path.exists():
-        for file in _files(path)[1]:
+        for file in files_of(path)[1]:
             digest.update(f"{file.name} {file.stat().st_size}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def _kind(path: Path) -> str | None:
-    """The reader for a file of rows, or None for one of text."""
-    return TABLES.get(Path(path.stem).suffix if path.suffix == ".gz" else path.suffix)
-
-
-def _files(path: Path) -> tuple[str, Sequence[Path]]:
-    """The reader for a file or the files of a folder, and these.
-
-    Raises:
-        TextError: there are none, they hold nothing, or some hold rows and some text.
-    """
-    files = [path] if path.is_file() else sorted(path.rglob("*"))
-    files = [file for file in files if file.is_file() and not _hidden(file, path)]
-    if not files:
-        raise TextError(f"{str(path)!r} is a folder without files")
-    if not any(file.stat().st_size for file in files):
-        raise TextError(f"{str(path)!r} holds no text: it is empty")
-    kinds = {_kind(file): file.name for file in reversed(files)}  # and the first file of each
-    if len(kinds) > 1:
-        second, first = list(kinds.values())[-2:]
-        raise TextError(
-            f"{str(path)!r} holds {first!r} beside {second!r}: files of rows must be among their "
-            "like; name a file by itself, or another folder"
-        )
-    return next(iter(kinds)) or "text", files
-
-
-def _hidden(file: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
 def _read(kind: str, files: Sequence[Path], streaming: bool) -> Any:
@@ -261,30 +237,19 @@ def _read(kind: str, files: Sequence[Path], streaming: bool) -> Any:
 
     Raises:
         TextError: a file cannot be read.
+        OSError: there is no room for the copy.
     """
-    names = [str(file) for file in files]
-    patterns = [glob.escape(name) for name in names]  # else `a[1].txt` is one
-    options: dict[str, Any] = {"streaming": streaming}
-    if kind == "text":
-        options["sample_by"] = "document"
     try:
-        return load_dataset(kind, data_files=patterns, split="train", **options)
-    except (DatasetGenerationError, ValueError) as error:  # the second where a file is no Parquet
-        reason = " ".join(str(error.__cause__ or error).split())
-        odd = next((each for each in patterns if not _is_readable(kind, each, options)), "")
-        name = names[patterns.index(odd)] if odd else str(files[0].parent)
-        raise TextError(f"cannot read {name!r} as {kind}: {reason}") from error
-
-
-def _is_readable(kind: str, pattern: str, options: Mapping[str, Any]) -> bool:
-    """Whether a file can be read to its end by itself."""
-    alone: Any = {**options, "streaming": True}
-    try:
-        for _ in load_dataset(kind, data_files=[pattern], split="train", **alone):
-            pass
-    except (DatasetsError, ValueError):
-        return False
-    return True
+        return loaded(kind, files, streaming=streaming)
+    except (DatasetGenerationError, OSError, ValueError) as error:  # the last where no Parquet is
+        cause, odd = error.__cause__ or error, odd_file(kind, files)
+        if odd is None and isinstance(cause, OSError):
+            cause.filename = cause.filename or str(datasets_config.HF_DATASETS_CACHE)
+            raise cause from error  # of the copy, where there may be no room for it
+        reason, name = " ".join(str(cause).split()), str(odd or files[0].parent)
+        raise TextError(
+            f"cannot read {name!r} as {kind}: {reason}{way_out(odd, *files)}"
+        ) from error
 
 
 def _from_hub(source: Source, split: str, streaming: bool) -> Any:

@@ -14,6 +14,7 @@ from deliberate.core.checkpoint import Trained
 from deliberate.core.measure import Condition, Losses, Observed, measure_late
 from deliberate.core.memory import Smaller
 from deliberate.core.pairs import PairFormat
+from deliberate.core.sources import Source
 from deliberate.eval.examples import Examples
 from deliberate.eval.gate import GainsObserved, Gate
 from deliberate.eval.report import Report
@@ -32,7 +33,7 @@ def evaluate(
     pause: Trained | None = None,
     controls: Sequence[str] | None = None,
     every: Sequence[int] = (),
-    data: str | None = None,
+    data: str | Source | None = None,
     field: str | None = None,
     pairs: PairFormat | None = None,
     domain: str | None = None,
@@ -85,7 +86,7 @@ def evaluate_together(
     base: Base,
     subjects: Sequence[Subject],
     *,
-    data: str | None = None,
+    data: str | Source | None = None,
     field: str | None = None,
     pairs: PairFormat | None = None,
     domain: str | None = None,

@@ -21,7 +21,7 @@ from deliberate.core.pairs import (
     validation_pairs,
 )
 from deliberate.core.passages import Passage, passages
-from deliberate.core.sources import Source, check_has_columns
+from deliberate.core.sources import Source, check_has_columns, label, sources
 from deliberate.core.texts import documents, validation_texts
 
 ENOUGH_PASSAGES = 20
@@ -115,7 +115,7 @@ def draw(
     *,
     latents: int,
     fewest: int,
-    data: str | None,
+    data: str | Source | None,
     field: str | None = None,
     pairs: PairFormat | None = None,
     domain: str | None = None,
@@ -162,7 +162,7 @@ def _draw(
     trained: Trained,
     sample: Sample,
     latents: int,
-    data: str | None,
+    data: str | Source | None,
     field: str | None,
     pairs: PairFormat | None,
     domain: str | None,
@@ -197,13 +197,16 @@ def _draw_pairs(
     form: PairFormat,
     *,
     latents: int,
-    data: str | None,
+    data: str | Source | None,
     domain: str | None,
 ) -> Drawn:
     """Draw pairs that fit."""
     recipe = trained.recipe.get("data", {})
     source, read = validation_pairs(
-        recipe.get("train", "stdlib"), data or recipe.get("validation"), form, domain=domain
+        recipe.get("train", "stdlib"),
+        recipe.get("validation") if data is None else sources(data),
+        form,
+        domain=domain,
     )
     length = _length(base, trained, sample, latents)
     room = Room(
@@ -266,7 +269,7 @@ def _length(base: Base, trained: Trained, sample: Sample, latents: int) -> int:
 
 def _held_out(
     recipe: Mapping[str, Any],
-    data: str | None,
+    data: str | Source | None,
     field: str | None,
     domain: str | None,
     *,
@@ -275,8 +278,11 @@ def _held_out(
     """The source's name and its documents."""
     if data is not None:
         if field is not None:
-            check_has_columns(Source(path=data), field)
-        return data, documents(data, split="validation", field=field or "text", domain=domain)
+            for source in sources(data):
+                check_has_columns(source, field)
+        return label(sources(data)), documents(
+            data, split="validation", field=field or "text", domain=domain
+        )
     return validation_texts(
         recipe.get("train", "stdlib"),
         recipe.get("validation"),

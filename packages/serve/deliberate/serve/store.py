@@ -21,8 +21,8 @@ from torch import Tensor
 
 from deliberate.core.cache import Cache, Origin
 from deliberate.core.cache_file import SUFFIX, save
+from deliberate.core.folder_lock import FolderInUseError, FolderLock
 from deliberate.serve.entry import Entry, Report, State, Usage
-from deliberate.serve.folder_lock import FolderLock
 from deliberate.serve.index import Item
 from deliberate.serve.memory_tier import MemoryTier, num_bytes
 from deliberate.serve.served import Served, private
@@ -32,6 +32,7 @@ from deliberate.serve.store_errors import (
     NoSuchCacheError,
     StoreError,
     StoreFullError,
+    StoreInUseError,
 )
 from deliberate.serve.tiers import Tiers
 
@@ -69,7 +70,7 @@ class Store:
             coprocessor=origin.coprocessor_fingerprint,
         )
         self._lock = threading.RLock()
-        self._folder_lock = FolderLock(folder)
+        self._folder_lock = _locked(folder)
         self._closed = False
         self._memory = MemoryTier(memory_bytes)
         try:
@@ -308,3 +309,23 @@ class Store:
             if in_place:
                 self._item(cache_id)
             self._tiers.install(source, cache)
+
+
+def _locked(folder: Path) -> FolderLock:
+    """The store's lock.
+
+    Raises:
+        StoreError: the folder cannot be made or written.
+        StoreInUseError: another process has opened it, or this one already has.
+    """
+    try:
+        return FolderLock(folder)
+    except OSError as error:
+        raise StoreError(
+            f"the store {str(folder)!r} cannot be written: {error.strerror}; name another folder"
+        ) from error
+    except FolderInUseError as error:
+        raise StoreInUseError(
+            f"the store {str(folder)!r} is in use by process {error.holder}: stop that server, or "
+            "name another folder"
+        ) from error

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from deliberate.core import plain_json
+from deliberate.core.atomic import system_errors
 from deliberate.core.checkpoint import weights_of
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import CheckpointError
@@ -137,10 +138,8 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
-    try:
+    with system_errors():
         save_file({name: share_of(tensor) for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
     _sync(path)
 
 
@@ -152,13 +151,16 @@ def _sync(path: Path) -> None:
 def _finish(partial: Path, final: Path, state: State) -> None:
     (partial / _STATE).write_text(json.dumps(dataclasses.asdict(state)))
     _sync(partial / _STATE)
-    shutil.rmtree(final, ignore_errors=True)
+    _forget([final] if final.exists() else [])
     partial.rename(final)
 
 
 def _forget(old: list[Path]) -> None:
+    """Remove checkpoints, each at once: a part of one must never be taken for one."""
     for folder in old:
-        shutil.rmtree(folder)
+        gone = folder.with_name(f".{folder.name}-old.part")
+        folder.rename(gone)
+        shutil.rmtree(gone)
 
 
 def path_of(folder: Path, step: int) -> Path:

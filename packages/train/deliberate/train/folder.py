@@ -7,14 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from deliberate.core.atomic import write_bytes
+from deliberate.core import atomic, folder_lock
 from deliberate.core.errors import CheckpointError, RecipeError
 from deliberate.train.checkpoint import found
 from deliberate.train.recipe import Recipe, dump, load_recipe
 
 RECIPE, METRICS, CHECKPOINTS = "recipe.yaml", "metrics.jsonl", "checkpoints"
 
-OWN = {RECIPE, METRICS, CHECKPOINTS, "best", "tensorboard", "trackio.json"}
+OWN = {RECIPE, METRICS, CHECKPOINTS, "best", "tensorboard", "trackio.json", folder_lock.NAME}
 """What a run may have left in its folder before its first step was done."""
 
 FREE = {"train.spike"}
@@ -56,12 +56,47 @@ def _check_free(folder: Path) -> None:
     """
     if not folder.exists():
         return
-    others = sorted(path.name for path in folder.iterdir() if path.name not in OWN)
+    names = (path.name for path in folder.iterdir())
+    others = sorted(name for name in names if name not in OWN and not atomic.is_partial(name))
     if others:
         raise CheckpointError(
             f"{str(folder)!r} holds {others[0]!r} and no run: name an empty or a new folder as "
             "--output-dir"
         )
+
+
+class Occupied:
+    """A run's folder, which no other process may train in meanwhile."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take nothing yet."""
+        self._folder = folder
+        self._lock: folder_lock.FolderLock | None = None
+
+    def take(self) -> None:
+        """Lock the folder, and make it if it is missing.
+
+        Raises:
+            FolderInUseError: another process trains in it; says which.
+            OSError: it cannot be written.
+        """
+        if self._lock is None:
+            self._lock = folder_lock.FolderLock(self._folder)
+
+    def take_if_there(self) -> None:
+        """Lock the folder, but make none for a run that may be refused.
+
+        Raises:
+            FolderInUseError: another process trains in it; says which.
+            OSError: it cannot be written.
+        """
+        if self._folder.is_dir():
+            self.take()
+
+    def close(self) -> None:
+        """Let others have it."""
+        if self._lock is not None:
+            self._lock.release()
 
 
 def begun_dtype(folder: Path) -> str | None:
@@ -73,14 +108,17 @@ def begun_dtype(folder: Path) -> str | None:
     return _recipe_of(folder).base.dtype if _is_begun(folder) else None
 
 
-def occupy(recipe: Recipe, folder: Path) -> None:
+def occupy(recipe: Recipe, folder: Path, occupied: Occupied, *, resume: bool) -> None:
     """Make the run's folder, with its recipe.
 
     Raises:
         OSError: it cannot be written.
+        CheckpointError: another process has begun a run in it since it was looked at.
+        FolderInUseError: and is still at it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / RECIPE, dump(recipe).encode())
+    occupied.take()
+    check_folder(recipe, folder, resume=resume)
+    atomic.write_bytes(folder / RECIPE, dump(recipe).encode())
 
 
 def log(folder: Path, line: dict[str, Any]) -> None:
@@ -89,8 +127,13 @@ def log(folder: Path, line: dict[str, Any]) -> None:
     Raises:
         OSError: the disk is full or the file cannot be written.
     """
-    with (folder / METRICS).open("a") as file:
-        file.write(json.dumps(line, allow_nan=False) + "\n")
+    path = folder / METRICS
+    try:
+        with path.open("a") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"cannot write {str(path)!r}: {reason}; make room and resume") from error
 
 
 def forget_after(folder: Path, step: int) -> list[dict[str, Any]]:
@@ -100,7 +143,7 @@ def forget_after(folder: Path, step: int) -> list[dict[str, Any]]:
         return []
     lines = path.read_text().splitlines(keepends=True)
     kept = [line for line in lines if _step_of(line) <= step]
-    write_bytes(path, "".join(kept).encode())
+    atomic.write_bytes(path, "".join(kept).encode())
     return [json.loads(line) for line in kept]
 
 

@@ -13,7 +13,7 @@ from deliberate.core.base import load_base
 from deliberate.core.errors import DeliberateError
 from deliberate.core.execution import check_execution
 from deliberate.train.data import check_room, check_shares, load_passages, load_rows
-from deliberate.train.folder import check_folder, occupy
+from deliberate.train.folder import Occupied, check_folder, occupy
 from deliberate.train.init import begin
 from deliberate.train.plan import check_fits
 from deliberate.train.precision import memory_of, settle_dtype
@@ -50,6 +50,7 @@ def train(
     Raises:
         ValueError: there is no such tracker.
         CheckpointError: the folder holds a run already, or one of another recipe, base or texts.
+        FolderInUseError: another process trains in it.
         Elsewhere: the first of several processes failed, in all others.
         Interrupted: a signal asked to stop; a checkpoint was written.
         DeliberateError: the base or the texts cannot be had or do not fit one another, or the
@@ -60,8 +61,17 @@ def train(
         try:
             processes.by_first(lambda: check_trackers(trackers))
             tracked = Trackers(trackers)
-            with closing(tracked):
-                _train(recipe, folder, processes, tracked, resume=resume, on_progress=on_progress)
+            with closing(Occupied(folder)) as occupied, closing(tracked):
+                processes.by_first(occupied.take_if_there)
+                _train(
+                    recipe,
+                    folder,
+                    processes,
+                    tracked,
+                    occupied,
+                    resume=resume,
+                    on_progress=on_progress,
+                )
         except DeliberateError as error:
             if processes.first:
                 raise
@@ -74,6 +84,7 @@ def _train(
     folder: Path,
     processes: Processes,
     trackers: Trackers,
+    occupied: Occupied,
     *,
     resume: bool,
     on_progress: Callable[[Progress], None],
@@ -121,7 +132,7 @@ def _train(
             )
     processes.by_all(lambda: rows.begin(run.streams))
     # And only now: a run that is refused leaves its folder as it was.
-    processes.by_first(lambda: occupy(recipe, folder))
+    processes.by_first(lambda: occupy(recipe, folder, occupied, resume=resume))
     processes.by_first(lambda: trackers.open(folder, step=run.state.step))
     with closing(rows), stop_signals() as stop:
         run.go(stop, on_progress if processes.first else lambda progress: None)

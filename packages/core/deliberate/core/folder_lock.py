@@ -1,0 +1,107 @@
+"""One process at a time in a folder.
+
+The system holds the lock for as long as the process lives, so a process that was killed leaves
+none behind; the number in the file is only for the message.
+"""
+
+import errno
+import fcntl
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from deliberate.core.errors import DeliberateError
+
+NAME = ".lock"
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+_log = logging.getLogger(__name__)
+
+
+class FolderInUseError(DeliberateError):
+    """A folder that another process works in."""
+
+    def __init__(self, folder: Path, holder: str) -> None:
+        """Say which process it is."""
+        self.holder = holder
+        super().__init__(
+            f"{str(folder)!r} is in use by process {holder}: wait for it or stop it, or name "
+            "another folder"
+        )
+
+
+class FolderLock:
+    """A folder's lock, held from here until `release`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the lock, and make the folder if it is missing.
+
+        A file system that has no locks lets everybody in, with a warning.
+
+        Raises:
+            OSError: the folder cannot be made or written.
+            FolderInUseError: another process holds it, or this one already does.
+        """
+        self._path, self._file = folder / NAME, -1
+        self._made = not folder.exists()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            while not self._is_current():
+                self._close()
+                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                self._lock()
+        except OSError as error:
+            error.filename = str(folder)  # the reader knows nothing of the lock
+            raise
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def __enter__(self) -> "FolderLock":
+        """The lock itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Release it."""
+        self.release()
+
+    def release(self) -> None:
+        """Let another process have the folder, and leave no trace."""
+        if self._file >= 0:
+            self._path.unlink(missing_ok=True)
+            self._close()
+            if self._made:
+                with suppress(OSError):  # something is in it
+                    self._path.parent.rmdir()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(self._file, 32, 0).decode(errors="replace").strip()
+            self._close()
+            raise FolderInUseError(self._path.parent, holder or "unknown") from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            _log.warning(
+                "%r is on a file system without locks: see that no other process works in it",
+                str(self._path.parent),
+            )
+
+    def _is_current(self) -> bool:
+        """Whether the open file is the one that newcomers find."""
+        try:
+            return self._file >= 0 and os.path.samestat(os.fstat(self._file), self._path.stat())
+        except FileNotFoundError:
+            return False
+
+    def _close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1

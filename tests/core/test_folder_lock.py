@@ -1,0 +1,50 @@
+"""A folder has one process at a time, and a dead one is no hindrance."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from deliberate.core.folder_lock import NAME, FolderInUseError, FolderLock
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from deliberate.core.folder_lock import FolderLock
+lock = FolderLock(Path(sys.argv[1]))
+print(flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_second_process_is_refused_by_the_first_one_s_number(tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "\n"
+    with pytest.raises(FolderInUseError, match=f"in use by process {holder.pid}: wait"):
+        FolderLock(tmp_path)
+    holder.send_signal(signal.SIGKILL)
+    holder.communicate()
+    assert (tmp_path / NAME).exists(), "what a killed process leaves"
+    with FolderLock(tmp_path):
+        assert (tmp_path / NAME).read_text() == f"{os.getpid()}\n"
+
+
+def test_a_lock_leaves_no_trace_and_is_held_by_one(tmp_path):
+    lock = FolderLock(tmp_path / "new")
+    with pytest.raises(FolderInUseError, match=f"process {os.getpid()}"):
+        FolderLock(tmp_path / "new")
+    lock.release()
+    assert not list(tmp_path.iterdir())
+    with FolderLock(tmp_path / "new"):
+        (tmp_path / "new/result").write_text("")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["result"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"file/run'"):
+        FolderLock(tmp_path / "file/run")
