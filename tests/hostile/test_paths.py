@@ -120,7 +120,8 @@ def test_a_snapshot_with_a_link_out_of_the_cache_is_refused(tmp_path, monkeypatc
     blob.write_text("{}")
     (snapshot / "config.json").symlink_to("../../blobs/1")
     monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(snapshot))
-    assert hub.resolve("a/b", revision=None, what="coprocessor") == (snapshot, "c")
+    found = hub.resolve("a/b", revision=None, what="coprocessor")
+    assert (found.folder, found.commit) == (snapshot, "c")
     (snapshot / "recipe.txt").symlink_to("/etc/passwd")
     with pytest.raises(DeliberateError, match="leads out of the Hub's cache"):
         hub.resolve("a/b", revision=None, what="coprocessor")

@@ -36,7 +36,6 @@ from deliberate.core.checkpoint import (
 from deliberate.core.errors import DeliberateError
 from deliberate.core.local_paths import without_folders
 from deliberate.core.redaction import values_without_secrets
-from deliberate.core.safetensors_header import NAMES
 from deliberate.core.weights_file import CHECKSUM, WEIGHTS
 
 CARD, EVALUATION, RECIPE = "README.md", "eval.json", "recipe.yaml"
@@ -186,8 +185,7 @@ def _check_repo(repo: str) -> None:
 def _weights(path: Path) -> tuple[int, str]:
     """How many weights there are, and their dtype."""
     parts = weights_file.header_of(path).parts.values()
-    dtypes = {NAMES.get(part.dtype, part.dtype) for part in parts}
-    return sum(math.prod(part.shape) for part in parts), " and ".join(sorted(dtypes))
+    return sum(math.prod(part.shape) for part in parts), weights_file.dtypes_of(parts)
 
 
 def _check_inside(path: Path, folder: Path) -> None:
