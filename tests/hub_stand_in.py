@@ -75,6 +75,9 @@ class Fault:
     delay: float = 0
     """Seconds before the answer."""
 
+    lost: bool = False
+    """Whether it is done and nothing is answered."""
+
     flip: bool = False
     """Whether a bit of the answer is flipped."""
 
@@ -107,6 +110,10 @@ class HubStandIn:
         if files:
             repository.commit("add", added=files, removed=set())
         return repository
+
+    def fail(self, pattern: str, **how: object) -> None:
+        """Have something go wrong, as `Fault` says."""
+        self.faults.append(Fault(pattern, **how))
 
     def environment(self, home: object) -> dict[str, str]:
         """Settings that send a client in another process here; it keeps its files in `home`."""
@@ -176,6 +183,9 @@ class _Answers(BaseHTTPRequestHandler):
         return self._send(404, {"error": "no such route"})
 
     def _send(self, status, content=b"", **headers):
+        if self.fault.lost:
+            self.close_connection = True
+            return
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         for name, value in headers.items():

@@ -16,6 +16,10 @@ SCHEME = "hf://"
 _REVISION = re.compile(r"(?!.*\.\.)\w[\w./+-]*")
 
 
+class NotAnIdError(DeliberateError):
+    """A text that cannot be an id of the Hub's."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubId:
     """A repository on the Hub, and which of its revisions is meant."""
@@ -40,11 +44,12 @@ def parse(name: str, *, what: str, bare: bool = False) -> HubId:
         bare: Whether a name without a user is an id, as `gpt2` is.
 
     Raises:
-        DeliberateError: it cannot be an id, or names a revision that cannot be.
+        NotAnIdError: it cannot be an id.
+        DeliberateError: it names a revision that cannot be.
     """
     repo, at, revision = name.removeprefix(f"{SCHEME}models/").removeprefix(SCHEME).partition("@")
     if not _is_repo(repo) or ("/" not in repo and not bare):
-        raise DeliberateError(
+        raise NotAnIdError(
             f"no {what} at {name!r:.200}: it is neither a folder nor a Hub id like 'user/repo' or "
             "'user/repo@revision'"
         )

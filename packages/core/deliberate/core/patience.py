@@ -51,7 +51,7 @@ def patiently(call: Callable[[], T], *, once_sent: bool = False) -> T:
     """
     for wait in WAITS:
         try:
-            with _bounded():
+            with bounded():
                 return call()
         except (HTTPError, OSError, RuntimeError) as error:
             pause = _pause(root_of(error), wait, once_sent=once_sent)
@@ -60,7 +60,7 @@ def patiently(call: Callable[[], T], *, once_sent: bool = False) -> T:
         if pause >= _WORTH_A_WORD:
             logger.warning("the Hub is busy: trying again in %.0f seconds", pause)
         time.sleep(pause)
-    with _bounded():
+    with bounded():
         return call()
 
 
@@ -98,8 +98,8 @@ def _pause(error: BaseException, wait: float, *, once_sent: bool) -> float | Non
 
 
 @contextmanager
-def _bounded() -> Generator[None]:
-    """While the block runs, requests of the Hub's client end, and it does not speak of them."""
+def bounded() -> Generator[None]:
+    """While the block runs, each request of the Hub's client ends, and it speaks of none."""
     hooks, said = get_session().event_hooks["request"], hub_logging.get_verbosity()
     hooks.append(_limit)
     hub_logging.set_verbosity_error()
