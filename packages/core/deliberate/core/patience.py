@@ -65,8 +65,8 @@ def patiently(call: Callable[[], T], *, once_sent: bool = False) -> T:
 
 
 def root_of(error: BaseException) -> BaseException:
-    """What an error began with, or the Hub's answer on the way: the client wraps both."""
-    while error.__cause__ is not None and status_of(error) is None:
+    """What an error began with, or the failed request on the way: the client wraps both."""
+    while error.__cause__ is not None and not isinstance(error, HTTPError):
         error = error.__cause__
     return error
 
