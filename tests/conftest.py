@@ -2,6 +2,7 @@
 
 import shutil
 import string
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -250,6 +251,32 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "ENDPOINT", running.url)
         yield running
+
+
+class Clock:
+    """A module `time` that notes how long it was asked to sleep, and does not."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(time, name)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Nobody waits before asking the Hub again, neither here nor in the Hub's client."""
+    clock = Clock()
+    for module in (
+        "deliberate.core.patience",
+        "huggingface_hub.utils._http",
+        "huggingface_hub.file_download",
+    ):
+        monkeypatch.setattr(f"{module}.time", clock)
+    return clock
 
 
 class Storages(TorchDispatchMode):

@@ -5,8 +5,9 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -31,19 +32,54 @@ class Repository:
     """A repository's visibility and history; the Hub itself makes the first, empty commit."""
 
     private: bool
+    gated: bool = False
     commits: list[Commit] = field(default_factory=list)
+    """Of the main branch."""
 
-    def commit(self, message: str, *, added: dict[str, bytes], removed: set[str]) -> Commit:
-        before = self.commits[-1].files if self.commits else {}
+    branches: dict[str, list[Commit]] = field(default_factory=dict)
+    """The others by name, pull requests among them."""
+
+    tags: dict[str, str] = field(default_factory=dict)
+    """Commits by name."""
+
+    def commit(
+        self, message: str, *, added: dict[str, bytes], removed: set[str], branch: str = "main"
+    ) -> Commit:
+        history = self.commits if branch == "main" else self.branches[branch]
+        before = history[-1].files if history else {}
         files = {name: content for name, content in before.items() if name not in removed}
-        sha = hashlib.sha1(f"{id(self)} {len(self.commits)} {message}".encode()).hexdigest()
-        self.commits.append(Commit(sha, message, {**files, **added}, {*added, *removed}))
-        return self.commits[-1]
+        named = f"{id(self)} {branch} {len(history)} {message}"
+        sha = hashlib.sha1(named.encode()).hexdigest()
+        history.append(Commit(sha, message, {**files, **added}, {*added, *removed}))
+        return history[-1]
 
     def at(self, revision: str) -> Commit | None:
-        if revision == "main":
-            return self.commits[-1]
-        return next((commit for commit in self.commits if commit.sha == revision), None)
+        histories = {**self.branches, "main": self.commits}
+        if revision in histories:
+            return histories[revision][-1]
+        sha = self.tags.get(revision, revision)
+        return next((one for each in histories.values() for one in each if one.sha == sha), None)
+
+
+@dataclass
+class Fault:
+    """What goes wrong with the next requests whose `METHOD path` matches."""
+
+    pattern: str
+    times: int = 1
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: int = -1
+    """Bytes of what is sent, either way, before the connection is cut."""
+
+    delay: float = 0
+    """Seconds before the answer."""
+
+    lost: bool = False
+    """Whether it is done and nothing is answered."""
+
+    flip: bool = False
+    """Whether a bit of the answer is flipped."""
 
 
 @dataclass
@@ -61,6 +97,12 @@ class HubStandIn:
     refusals: dict[str, int] = field(default_factory=dict)
     """Status to answer with, by a regular expression over `METHOD path`."""
 
+    faults: list[Fault] = field(default_factory=list)
+    """What else goes wrong."""
+
+    sent: list[str] = field(default_factory=list)
+    """The ranges that were asked for of files."""
+
     def add(self, repo: str, files: dict[str, bytes], *, private: bool = False) -> Repository:
         """Put a repository there."""
         repository = self.repositories[repo] = Repository(private)
@@ -73,6 +115,10 @@ class HubStandIn:
         """Be as at first."""
         self.repositories.clear()
         self.uploads.clear()
+
+    def fail(self, pattern: str, **how: object) -> None:
+        """Have something go wrong, as `Fault` says."""
+        self.faults.append(Fault(pattern, **how))
 
     def environment(self, home: object) -> dict[str, str]:
         """Settings that send a client in another process here; it keeps its files in `home`."""
@@ -117,10 +163,22 @@ class _Answers(BaseHTTPRequestHandler):
 
     def _answer(self, method):
         self.hub = self.server.hub
-        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = unquote(urlsplit(self.path).path)
         line = f"{self.command} {path}"
         self.hub.requests.append(line)
+        self.fault = next(
+            (x for x in self.hub.faults if x.times and re.search(x.pattern, line)), Fault("")
+        )
+        self.fault.times -= 1
+        size = int(self.headers.get("Content-Length") or 0)
+        if size and self.fault.cut >= 0:
+            self.rfile.read(min(size, self.fault.cut))
+            self.close_connection = True
+            return None
+        self.body = self.rfile.read(size)
+        time.sleep(self.fault.delay)
+        if self.fault.status:
+            return self._send(self.fault.status, {"error": "a fault"}, **self.fault.headers)
         for pattern, status in self.hub.refusals.items():
             if re.search(pattern, line):
                 return self._send(status, {"error": "refused by the test"})
@@ -130,14 +188,22 @@ class _Answers(BaseHTTPRequestHandler):
         return self._send(404, {"error": "no such route"})
 
     def _send(self, status, content=b"", **headers):
+        if self.fault.lost:
+            self.close_connection = True
+            return
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        if self.command == "HEAD":
+            return
+        if self.fault.flip:
+            body = body[:-1] + bytes([body[-1] ^ 1])
+        with suppress(ConnectionError):  # the client may have given up
+            self.wfile.write(body if self.fault.cut < 0 else body[: self.fault.cut])
+        self.close_connection = self.close_connection or self.fault.cut >= 0
 
     @property
     def _known(self):
@@ -153,6 +219,8 @@ class _Answers(BaseHTTPRequestHandler):
             return self._send(
                 status, {"error": "Repository not found"}, X_Error_Code="RepoNotFound"
             )
+        if repository.gated and "/resolve/" in self.path:
+            return self._send(403, {"error": "gated"}, X_Error_Code="GatedRepo")
         return repository
 
     def create(self):
@@ -173,14 +241,41 @@ class _Answers(BaseHTTPRequestHandler):
             errors.append({"message": "no metadata"})
         self._send(400 if errors else 200, {"errors": errors, "warnings": []})
 
-    def preupload(self, repo):
+    def branch(self, repo, revision):
+        if repository := self._repository(repo, write=True):
+            if revision in repository.branches or revision == "main":
+                return self._send(409, {"error": "Reference already exists"})
+            repository.branches[revision] = list(repository.commits)
+            return self._send(200)
+        return None
+
+    def tag(self, repo, revision):
+        if repository := self._repository(repo, write=True):
+            name = json.loads(self.body)["tag"]
+            if name in repository.tags:
+                return self._send(409, {"error": "Reference already exists"})
+            repository.tags[name] = repository.at(revision).sha
+            return self._send(200)
+        return None
+
+    def refs(self, repo):
+        if repository := self._repository(repo):
+            heads = {"main": repository.commits, **repository.branches}
+            named = {name: history[-1].sha for name, history in heads.items()}
+            self._send(200, {
+                "branches": [_ref("heads", *ref) for ref in named.items()],
+                "tags": [_ref("tags", *ref) for ref in repository.tags.items()],
+                "converts": [],
+            })  # fmt: skip
+
+    def preupload(self, repo, revision):
         if repository := self._repository(repo, write=True):
             files = [
                 {
                     "path": file["path"],
                     "uploadMode": "lfs" if _is_large(file["path"]) else "regular",
                     "shouldIgnore": False,
-                    "oid": _oid(file["path"], repository.at("main").files.get(file["path"])),
+                    "oid": _oid(file["path"], repository.at(revision).files.get(file["path"])),
                 }
                 for file in json.loads(self.body)["files"]
             ]
@@ -200,16 +295,23 @@ class _Answers(BaseHTTPRequestHandler):
         self.hub.uploads[oid] = self.body
         return self._send(200)
 
-    def commit(self, repo):
+    def commit(self, repo, revision):
         if repository := self._repository(repo, write=True):
             lines = [json.loads(line) for line in self.body.splitlines()]
             values = {kind: [x["value"] for x in lines if x["key"] == kind] for kind in _LINES}
             added = {x["path"]: base64.b64decode(x["content"]) for x in values["file"]}
             added |= {x["path"]: self.hub.uploads[x["oid"]] for x in values["lfsFile"]}
             removed = {x["path"] for x in values["deletedFile"]}
-            made = repository.commit(values["header"][0]["summary"], added=added, removed=removed)
+            summary, answer = values["header"][0]["summary"], {}
+            if "create_pr=1" in urlsplit(self.path).query:
+                number = len(repository.branches) + 1
+                base, revision = revision, f"refs/pr/{number}"
+                start = repository.commits if base == "main" else repository.branches[base]
+                repository.branches[revision] = list(start)
+                answer = {"pullRequestUrl": f"{self.hub.url}/{repo}/discussions/{number}"}
+            made = repository.commit(summary, added=added, removed=removed, branch=revision)
             url = f"{self.hub.url}/{repo}/commit/{made.sha}"
-            self._send(200, {"success": True, "commitOid": made.sha, "commitUrl": url})
+            self._send(200, {"success": True, "commitOid": made.sha, "commitUrl": url, **answer})
 
     def info(self, repo, revision=None):
         if found := self._commit(repo, revision or "main"):
@@ -231,8 +333,13 @@ class _Answers(BaseHTTPRequestHandler):
             if name not in found.files:
                 return self._send(404, {"error": "no file"}, X_Error_Code="EntryNotFound")
             content = found.files[name]
-            oid = _oid(name, content)
-            return self._send(200, content, ETag=f'"{oid}"', X_Repo_Commit=found.sha)
+            headers = {"ETag": f'"{_oid(name, content)}"', "X_Repo_Commit": found.sha}
+            if asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
+                self.hub.sent.append(asked[0])
+                begin, size = int(asked[1]), len(content)
+                headers["Content_Range"] = f"bytes {begin}-{size - 1}/{size}"
+                return self._send(206, content[begin:], **headers)
+            return self._send(200, content, **headers)
         return None
 
     def _commit(self, repo, revision):
@@ -248,14 +355,21 @@ _REPO = r"(?P<repo>[^/]+/[^/]+)"
 _ROUTES = {
     r"POST /api/repos/create": "create",
     r"POST /api/validate-yaml": "validate",
-    rf"POST /api/models/{_REPO}/preupload/main": "preupload",
+    rf"POST /api/models/{_REPO}/branch/(?P<revision>.+)": "branch",
+    rf"POST /api/models/{_REPO}/tag/(?P<revision>.+)": "tag",
+    rf"GET /api/models/{_REPO}/refs": "refs",
+    rf"POST /api/models/{_REPO}/preupload/(?P<revision>.+)": "preupload",
     rf"POST /{_REPO}\.git/info/lfs/objects/batch": "batch",
     r"PUT /uploads/(?P<oid>\w+)": "upload",
-    rf"POST /api/models/{_REPO}/commit/main": "commit",
-    rf"GET /api/(models|datasets)/{_REPO}(/revision/(?P<revision>[^/]+))?": "info",
+    rf"POST /api/models/{_REPO}/commit/(?P<revision>.+)": "commit",
+    rf"GET /api/(models|datasets)/{_REPO}(/revision/(?P<revision>.+))?": "info",
     rf"GET /api/(models|datasets)/{_REPO}/tree/(?P<revision>[^/]+)(/(?P<folder>.+))?": "tree",
     rf"GET (/datasets)?/{_REPO}/resolve/(?P<revision>[^/]+)/(?P<name>.+)": "resolve",
 }
+
+
+def _ref(kind, name, sha):
+    return {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": sha}
 
 
 def _is_large(name):

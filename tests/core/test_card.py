@@ -4,15 +4,17 @@ import json
 
 import pytest
 import yaml
+from huggingface_hub._eval_results import parse_eval_result_entries
 
 from deliberate.core.checkpoint import save_coprocessor
-from deliberate.core.publish import prepare
+from deliberate.core.errors import DeliberateError
+from deliberate.core.publication import prepare
 
 REPO = "someone/thinker"
 
 
-def card_of(run):
-    return prepare(run, REPO).card
+def card_of(run, **named):
+    return prepare(run, REPO, **{"without_evaluation": True, **named}).card
 
 
 def test_the_card_claims_a_gain_only_where_the_interval_excludes_zero(run):
@@ -40,6 +42,7 @@ def test_the_card_states_what_the_run_states(run, llama, make):
     assert metadata["library_name"] == "deliberate"
     assert metadata["pipeline_tag"] == "text-generation"
     assert "license" not in metadata
+    assert "No licence was given" in card
     for stated in (
         "(N_L): 3\n",
         "(N_A): 4\n",
@@ -124,3 +127,95 @@ def test_the_card_says_after_which_step_the_weights_were_kept_and_what_was_measu
     card = card_of(run)
     assert "after step `8` of `12`" in card
     assert "token `1` `-1.25` %, token `2` `0.5` %." in card
+
+
+def test_the_card_says_the_licence_that_is_given(run):
+    card = card_of(run, licence="apache-2.0")
+    assert yaml.safe_load(card.split("---")[1])["license"] == "apache-2.0"
+    assert "## Licence\n\n`apache-2.0`." in card
+
+
+@pytest.fixture
+def report_folder(run, report):
+    """A report beside the run, as `deliberate eval RUN --suite quick` keeps it."""
+    folder = run / "report"
+    folder.mkdir()
+    told = report(run) | {"examples": {"helped": ["a private text"], "hurt": []}}
+    content = {
+        "format": "deliberate-results",
+        "runs": [{"fingerprint": told["fingerprints"]["latents"]}],
+        "tasks": {"perplexity": {"result": [told]}, "bench": {"result": _bench(told)}},
+    }
+    (folder / "results.json").write_text(json.dumps(content))
+    (folder / "perplexity.png").write_bytes(b"\x89PNG\r\n\x1a\n...")
+    text = "![Change of perplexity\\.](perplexity.png)\n\n![x](gone.png)\n\n![y](../../z.png)\n"
+    (folder / "report.md").write_text(text)
+    return folder
+
+
+def _bench(told, **changes):
+    """Benchmarks as `deliberate eval --bench` keeps them."""
+    one = {"shots": 8, "score": "exact_match", "filter": "strict-match", "questions": 1319,
+           "base": 2.5, "latents": 3.456, "p": 0.04321}  # fmt: skip
+    return {
+        "settings": {
+            "coprocessor_fingerprint": told["fingerprints"]["latents"],
+            "data": "Hub",
+            "limit": None,
+            "harness": "0.4.13",
+            **changes,
+        },
+        "sets": {"gsm8k": one, "piqa": {**one, "score": "acc_norm"}},
+        "left_out": {},
+    }
+
+
+def test_a_report_gives_the_card_its_tables_and_plots_and_no_text_is_quoted(run, report_folder):
+    (run / "eval.json").unlink()
+    publication = prepare(run, REPO)
+    assert "With latents the perplexity is lower at token 1." in publication.card
+    assert "| `gsm8k` | 8 | `exact_match` | 1,319 | 2.50 % | 3.46 % | 0.0432 |" in publication.card
+    assert "![Change of perplexity\\.](plots/perplexity.png)" in publication.card
+    assert set(publication.files) == {
+        "README.md", "config.json", "model.safetensors", "recipe.yaml", "eval.json",
+        "plots/perplexity.png", ".eval_results/gsm8k.yaml",
+    }  # fmt: skip
+    for name, content in publication.files.items():
+        if isinstance(content, bytes):
+            assert b"private text" not in content, name
+    assert json.loads(publication.files["eval.json"])["passages"] == 20
+
+
+def test_results_go_to_the_hub_in_its_own_form(run, report_folder):
+    content = prepare(run, REPO).files[".eval_results/gsm8k.yaml"]
+    [entry] = parse_eval_result_entries(yaml.safe_load(content))
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("openai/gsm8k", "gsm8k", 3.46)
+    assert "8 shots" in entry.notes
+    assert "base alone has 2.50" in entry.notes
+
+
+@pytest.mark.parametrize("changes", [{"limit": 10}, {"data": "/home/someone/files"}])
+def test_what_others_could_not_compare_is_in_the_card_alone(run, report, changes):
+    (run / "bench").mkdir()
+    (run / "bench" / "bench.json").write_text(json.dumps(_bench(report(run), **changes)))
+    publication = prepare(run, REPO)
+    assert "| `gsm8k` | 8 |" in publication.card
+    assert "/home" not in publication.card
+    assert ".eval_results/gsm8k.yaml" not in publication.files
+
+
+def test_a_report_of_other_weights_is_refused_and_a_comparison_of_runs_left_out(run, report_folder):
+    content = json.loads((report_folder / "results.json").read_text())
+    content["runs"] *= 2
+    (report_folder / "results.json").write_text(json.dumps(content))
+    assert "plots/" not in card_of(run)
+    content["runs"] = [{"fingerprint": "0" * 16}]
+    (report_folder / "results.json").write_text(json.dumps(content))
+    with pytest.raises(DeliberateError, match="measured other weights"):
+        card_of(run)
+
+
+def test_what_is_called_a_plot_and_is_none_is_refused(run, report_folder):
+    (report_folder / "perplexity.png").write_bytes(b"#!/bin/sh")
+    with pytest.raises(DeliberateError, match="is no PNG"):
+        card_of(run)

@@ -9,40 +9,86 @@ from deliberate.core.errors import DeliberateError
 REPO = "someone/thinker"
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 500])
-def test_an_id_that_the_hub_refuses_is_one_sentence(hub, status):
-    hub.refusals["GET"] = status
-    with pytest.raises(
-        DeliberateError, match=r"no coprocessor 'someone/else' from the Hub"
-    ) as error:
-        names.resolve("someone/else", revision=None, what="coprocessor")
+def refused(name: str, revision: str | None = None) -> str:
+    """The one sentence that an id comes to."""
+    with pytest.raises(DeliberateError) as error:
+        names.resolve(name, revision=revision, what="coprocessor")
     assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "way_out"),
+    [
+        (401, "set HF_TOKEN, or run `hf auth login`"),
+        (403, "/someone/else, and set HF_TOKEN, or run `hf auth login`"),
+        (404, "check the id, give a folder, or set HF_TOKEN"),
+        (500, "try again later"),
+    ],
+)
+def test_an_id_that_the_hub_refuses_is_one_sentence_with_the_way_out(
+    hub, impatient, status, way_out
+):
+    hub.refusals["GET"] = status
+    told = refused("someone/else")
+    assert "no coprocessor 'someone/else' from the Hub" in told
+    assert way_out in told
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_file_that_the_hub_refuses_is_one_sentence(hub, status):
     hub.add(REPO, {"config.json": b"{}"})
     hub.refusals["/resolve/"] = status
-    with pytest.raises(DeliberateError, match=r"no coprocessor 'someone/thinker'") as error:
-        names.resolve(REPO, revision=None, what="coprocessor")
-    assert "\n" not in str(error.value)
+    assert "no coprocessor 'someone/thinker'" in refused(REPO)
 
 
-@pytest.mark.parametrize("name", ["", "a/b/c", "not there"])
-def test_what_is_neither_a_folder_nor_an_id_is_refused(hub, name):
-    with pytest.raises(DeliberateError, match="neither a folder nor a Hub id"):
-        names.resolve(name, revision=None, what="coprocessor")
+def test_a_private_repository_is_found_with_a_token_and_without_one_it_says_how(hub, monkeypatch):
+    hub.add(REPO, {"config.json": b"{}"}, private=True)
+    assert names.resolve(REPO, revision=None, what="coprocessor").commit
+    monkeypatch.delenv("HF_TOKEN")
+    hub.add("someone/other", {"config.json": b"{}"}, private=True)
+    assert "it is private or does not exist" in refused("someone/other")
+
+
+def test_a_gated_model_says_where_to_ask(hub):
+    hub.add(REPO, {"config.json": b"{}"}).gated = True
+    assert f"it is gated: ask for access at {hub.url}/{REPO}, then set HF_TOKEN" in refused(REPO)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a/b/c", "not there", "thinker", "hf://a", "a/b@", "a/b@../c"]
+)
+def test_what_is_neither_a_folder_nor_an_id_is_refused_and_nobody_is_asked(hub, name):
+    refused(name)
     assert not hub.requests
+
+
+def test_a_revision_is_a_branch_a_tag_or_a_commit(hub):
+    repository = hub.add(REPO, {"config.json": b"1"})
+    repository.tags["v1"] = first = repository.commits[-1].sha
+    repository.commit("more", added={"config.json": b"2"}, removed=set())
+    for name, content in {"v1": b"1", first: b"1", "main": b"2"}.items():
+        for written in (f"{REPO}@{name}", f"hf://{REPO}@{name}"):
+            found = names.resolve(written, revision=None, what="coprocessor")
+            assert (found.folder / "config.json").read_bytes() == content
+            assert found.commit == repository.at(name).sha
 
 
 def test_a_revision_that_is_not_there_is_named(hub):
     hub.add(REPO, {"config.json": b"{}"})
-    with pytest.raises(DeliberateError, match="has no revision 'v2'"):
-        names.resolve(REPO, revision="v2", what="coprocessor")
+    assert "has no revision 'v2'" in refused(REPO, "v2")
+    assert "has no revision 'v2'" in refused(f"{REPO}@v2")
 
 
-def test_an_id_without_a_network_is_one_sentence(hub, monkeypatch):
+def test_an_id_without_a_network_is_one_sentence(hub, impatient, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(DeliberateError, match="the Hub cannot be reached: give a folder") as error:
-        names.resolve("someone/else", revision=None, what="coprocessor")
-    assert "\n" not in str(error.value)
+    assert "the Hub cannot be reached: give a folder" in refused("someone/else")
+
+
+def test_a_folder_of_that_name_comes_first_and_hf_means_the_hub(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / REPO).mkdir(parents=True)
+    assert names.resolve(REPO, revision=None, what="coprocessor").hub is None
+    assert not hub.requests
+    hub.add(REPO, {"config.json": b"{}"})
+    assert names.resolve(f"hf://{REPO}", revision=None, what="coprocessor").commit

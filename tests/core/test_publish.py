@@ -15,7 +15,8 @@ from deliberate.core import load_base
 from deliberate.core.checkpoint import save_coprocessor
 from deliberate.core.errors import CheckpointError, DeliberateError
 from deliberate.core.local_paths import without_folders
-from deliberate.core.publish import PublishError, prepare, publish
+from deliberate.core.publication import PublishError, prepare
+from deliberate.core.publish import publish
 
 # The Hub's own client uploads large files in a way that its HTTP library wants to change.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -108,7 +109,7 @@ def test_pushing_the_same_again_changes_nothing(hub, run):
 def test_an_evaluation_of_earlier_weights_does_not_stay_on_the_hub(hub, run):
     hub.add(REPO, {"eval.json": b"old", "recipe.yaml": b"old", "notes.txt": b"mine"})
     (run / "eval.json").unlink()
-    publish(prepare(run, REPO))
+    publish(prepare(run, REPO, without_evaluation=True))
     commits = hub.repositories[REPO].commits
     assert set(commits[-1].files) == (ALL - {"eval.json"}) | {"notes.txt", ".gitattributes"}
     assert len(commits) == 3
@@ -122,7 +123,7 @@ def test_preparing_contacts_nobody(hub, run):
 @pytest.mark.parametrize(
     ("route", "status", "sentence"),
     [
-        ("create", 401, "does not accept the token: set HF_TOKEN"),
+        ("create", 401, "does not accept the token: set HF_TOKEN, or run `hf auth login`"),
         ("create|GET", 403, "the token may not write to 'someone/thinker'"),
         ("create", 404, "has no place for 'someone/thinker'"),
         ("create", 500, "answered 500"),
@@ -132,7 +133,7 @@ def test_preparing_contacts_nobody(hub, run):
     ],
 )
 def test_a_refusal_of_the_hub_is_one_sentence_and_publishes_nothing(
-    hub, run, route, status, sentence
+    hub, run, impatient, route, status, sentence
 ):
     hub.refusals[route] = status
     with pytest.raises(PublishError, match=sentence) as caught:
@@ -156,10 +157,80 @@ def test_without_a_token_nobody_is_contacted(hub, run, monkeypatch):
     assert not hub.requests
 
 
-def test_a_hub_that_cannot_be_reached_is_one_sentence(hub, run, monkeypatch):
+def test_a_hub_that_cannot_be_reached_is_one_sentence(hub, run, impatient, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(PublishError, match=r"cannot publish at http://127.0.0.1:9: .*again"):
         publish(prepare(run, REPO))
+
+
+def test_a_run_that_was_not_evaluated_is_refused_unless_that_is_said(hub, run):
+    (run / "eval.json").unlink()
+    with pytest.raises(PublishError, match=r"`deliberate eval .*/run` first, or add --without-ev"):
+        prepare(run, REPO)
+    assert "It was not evaluated" in prepare(run, REPO, without_evaluation=True).card
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("named", ["option", "id"])
+def test_a_branch_is_made_and_the_main_one_stays(hub, run, named):
+    repository = hub.add(REPO, {"eval.json": b"old"})
+    publication = (
+        prepare(run, REPO, revision="trial") if named == "option" else prepare(run, f"{REPO}@trial")
+    )
+    for _ in range(2):
+        published = publish(publication)
+        assert repository.branches["trial"][-1].sha == published.commit
+        assert repository.branches["trial"][-1].changed == ALL
+        assert len(repository.commits) == 2
+
+
+def test_a_pull_request_changes_no_branch_and_its_address_is_told(hub, run):
+    repository = hub.add(REPO, {"notes.txt": b"theirs"})
+    published = publish(prepare(run, REPO, create_pr=True))
+    assert published.url == f"{hub.url}/{REPO}/discussions/1"
+    assert len(repository.commits) == 2
+    assert repository.branches["refs/pr/1"][-1].changed == ALL
+    assert not any("POST /api/repos/create" in line for line in hub.requests)
+    publish(prepare(run, REPO, revision="refs/pr/1"))
+    assert list(repository.branches) == ["refs/pr/1"]
+
+
+def test_a_pull_request_needs_a_repository(hub, run):
+    with pytest.raises(PublishError, match="has no place for 'someone/thinker'"):
+        publish(prepare(run, REPO, create_pr=True))
+    assert not hub.repositories
+
+
+def test_a_tag_names_the_commit_and_is_never_moved(hub, run):
+    published = publish(prepare(run, REPO, tag="v1"))
+    repository = hub.repositories[REPO]
+    assert repository.tags == {"v1": published.commit}
+    assert publish(prepare(run, REPO, tag="v1")) == published
+    (run / "recipe.yaml").write_text("steps: 4\n")
+    with pytest.raises(PublishError, match=r"published as commit .* with another tag"):
+        publish(prepare(run, REPO, tag="v1"))
+    commits = len(repository.commits)
+    (run / "recipe.yaml").write_text("steps: 5\n")
+    with pytest.raises(PublishError, match="tag 'v1' is at another commit"):
+        publish(prepare(run, REPO, tag="v1"))
+    assert repository.tags == {"v1": published.commit}
+    assert len(repository.commits) == commits
+
+
+@pytest.mark.parametrize(
+    ("named", "sentence"),
+    [
+        ({"revision": "a" * 40}, "is a commit"),
+        ({"revision": "../x"}, "cannot be a revision"),
+        ({"tag": "a b"}, "cannot be a revision"),
+        ({"tag": "v1", "create_pr": True}, "leave out --tag or --create-pr"),
+        ({"licence": "Apache 2"}, "no licence as the Hub names them"),
+    ],
+)
+def test_names_that_cannot_be_are_refused_and_nobody_is_asked(hub, run, named, sentence):
+    with pytest.raises(DeliberateError, match=sentence):
+        prepare(run, REPO, **named)
+    assert not hub.requests
 
 
 @pytest.mark.parametrize("repo", ["thinker", "a/b/c", "a b/c", "", "/c", "a/", "a/b..c", "a/../b"])
@@ -212,7 +283,7 @@ def test_an_evaluation_that_cannot_be_read_is_refused(run, content):
 
 def test_an_evaluation_of_other_weights_is_refused(run, report):
     (run / "eval.json").write_text(json.dumps(report(run, fingerprints={"latents": "0" * 16})))
-    with pytest.raises(PublishError, match="measured other weights"):
+    with pytest.raises(DeliberateError, match="measured other weights"):
         prepare(run, REPO)
 
 
@@ -221,13 +292,14 @@ import sys
 import torch
 from deliberate.core import load_base, load_coprocessor, save_coprocessor
 from deliberate.core.local_paths import without_folders
-from deliberate.core.publish import prepare, publish
+from deliberate.core.publication import prepare
+from deliberate.core.publish import publish
 
 folder = sys.argv[1]
 base = load_base("someone/tiny-llama")
 original = load_coprocessor(folder, base=load_base(sys.argv[2]))
 save_coprocessor(original.coprocessor, __import__("pathlib").Path(folder), base=base)
-publication = prepare(folder, "someone/thinker", private=True)
+publication = prepare(folder, "someone/thinker", private=True, without_evaluation=True)
 published = publish(publication)
 for revision in (None, published.commit):
     again = load_coprocessor("someone/thinker", base=base, revision=revision)

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deliberate.core import plain_json, plain_yaml, publish
+from deliberate.core import plain_json, plain_yaml, publication
 from deliberate.core.checkpoint import Trained
 from deliberate.core.errors import DeliberateError, RecipeError
 from deliberate.eval import Subject
@@ -176,7 +176,7 @@ def test_damaged_records_are_refused_or_read(tmp_path, mutations):
 
 
 def test_a_damaged_evaluation_is_refused_or_published(coprocessor_path, no_home, mutations):
-    identity = publish.prepare(coprocessor_path, "someone/tiny")
+    identity = publication.prepare(coprocessor_path, "someone/tiny", without_evaluation=True)
     [fingerprint] = [
         line.split("`")[1]
         for line in identity.card.splitlines()
@@ -196,7 +196,7 @@ def test_a_damaged_evaluation_is_refused_or_published(coprocessor_path, no_home,
     def refused_or_published(content):
         (coprocessor_path / "eval.json").write_bytes(content)
         try:
-            publish.prepare(coprocessor_path, "someone/tiny")
+            publication.prepare(coprocessor_path, "someone/tiny")
         except DeliberateError as error:
             assert "\n" not in str(error)  # noqa: PT017
 

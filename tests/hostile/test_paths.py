@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from deliberate.core import hub, publish
+from deliberate.core import hub, publication
 from deliberate.core.base import load_base
 from deliberate.core.errors import DeliberateError
 
@@ -120,7 +120,8 @@ def test_a_snapshot_with_a_link_out_of_the_cache_is_refused(tmp_path, monkeypatc
     blob.write_text("{}")
     (snapshot / "config.json").symlink_to("../../blobs/1")
     monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(snapshot))
-    assert hub.resolve("a/b", revision=None, what="coprocessor") == (snapshot, "c")
+    found = hub.resolve("a/b", revision=None, what="coprocessor")
+    assert (found.folder, found.commit) == (snapshot, "c")
     (snapshot / "recipe.txt").symlink_to("/etc/passwd")
     with pytest.raises(DeliberateError, match="leads out of the Hub's cache"):
         hub.resolve("a/b", revision=None, what="coprocessor")
@@ -129,5 +130,5 @@ def test_a_snapshot_with_a_link_out_of_the_cache_is_refused(tmp_path, monkeypatc
 def test_a_link_out_of_a_run_is_not_published(coprocessor_path, tmp_path):
     (tmp_path / "private.yaml").write_text("key: value")
     (coprocessor_path / "recipe.yaml").symlink_to(tmp_path / "private.yaml")
-    with pytest.raises(publish.PublishError, match="leads out of its folder"):
-        publish.prepare(coprocessor_path, "someone/tiny")
+    with pytest.raises(publication.PublishError, match="leads out of its folder"):
+        publication.prepare(coprocessor_path, "someone/tiny", without_evaluation=True)

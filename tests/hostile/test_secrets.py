@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from deliberate.core import publish
+from deliberate.core import publication
 from deliberate.core.checkpoint import read_config
 from deliberate.core.errors import CheckpointError
 from deliberate.core.redaction import command_line, values_without_secrets, without_secrets
@@ -86,12 +86,12 @@ def test_nothing_that_is_published_holds_a_secret(coprocessor_path, no_home, tmp
     config["checksum"] = "0" * 64
     (coprocessor_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="checksum"):
-        publish.prepare(coprocessor_path, "someone/tiny")
+        publication.prepare(coprocessor_path, "someone/tiny")
     del config["checksum"]
     (coprocessor_path / "config.json").write_text(json.dumps(config))
     (coprocessor_path / "recipe.yaml").write_text(json.dumps(recipe))
-    publication = publish.prepare(coprocessor_path, "someone/tiny")
-    for name, content in publication.files.items():
+    prepared = publication.prepare(coprocessor_path, "someone/tiny", without_evaluation=True)
+    for name, content in prepared.files.items():
         if name != "model.safetensors":
             assert isinstance(content, bytes)
             assert SECRETS[0].encode() not in content, name
@@ -101,8 +101,8 @@ def test_nothing_that_is_published_holds_a_secret(coprocessor_path, no_home, tmp
 def test_what_is_published_without_folders_still_has_its_checksum(
     coprocessor_path, no_home, tmp_path
 ):
-    publication = publish.prepare(coprocessor_path, "someone/tiny")
-    sent = publication.files["config.json"]
+    prepared = publication.prepare(coprocessor_path, "someone/tiny", without_evaluation=True)
+    sent = prepared.files["config.json"]
     content = sent if isinstance(sent, bytes) else sent.read_bytes()
     assert verify(coprocessor_path, json.loads(content))
 

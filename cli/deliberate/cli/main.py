@@ -18,6 +18,7 @@ from deliberate.cli.commands.export_embeds import export_embeds
 from deliberate.cli.commands.generate import generate
 from deliberate.cli.commands.inspect import inspect
 from deliberate.cli.commands.prefill import prefill
+from deliberate.cli.commands.pull import pull
 from deliberate.cli.commands.push import push
 from deliberate.cli.commands.serve import serve
 from deliberate.cli.commands.train import train
@@ -40,6 +41,7 @@ app.command()(compare)
 app.command("export-embeds")(export_embeds)
 app.command()(inspect)
 app.command()(push)
+app.command()(pull)
 
 
 @app.callback(invoke_without_command=True)

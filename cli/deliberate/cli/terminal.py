@@ -28,6 +28,11 @@ def harmless(text: str) -> str:
     return line if line.isprintable() else "".join(map(_spelled, line))
 
 
+def spelled_out(text: str) -> str:
+    """A text in its lines, each of which only shows itself."""
+    return "".join(one if one == "\n" else _spelled(one) for one in text)
+
+
 def _spelled(character: str) -> str:
     return character if character.isprintable() else ascii(character)[1:-1]
 

@@ -134,8 +134,8 @@ def load_base(
     """Load and freeze a base model.
 
     Args:
-        name: `nano`, a folder, or a Hub id.
-        revision: Branch, tag or commit on the Hub.
+        name: `nano`, a folder, or a Hub id: `user/repo`, `user/repo@revision`, `hf://user/repo`.
+        revision: Branch, tag or commit on the Hub, where the id does not say it.
         dtype: In which its weights are held.
         device: Where they are held.
 
@@ -144,9 +144,10 @@ def load_base(
         UnsupportedModelError: the model cannot be augmented; found before its weights are read.
     """
     if name == EMBEDDED:
-        folder, commit = NANO / "base", ""
+        found = hub.Found(folder=NANO / "base")
     else:
-        folder, commit = hub.resolve(name, revision=revision, what="base model")
+        found = hub.resolve(name, revision=revision, what="base model", bare=True)
+    folder = found.folder
     model_folder.check(folder, name=name)
     try:
         # Said aloud: transformers otherwise asks on the terminal whether to run code it was sent.
@@ -164,11 +165,16 @@ def load_base(
     return Base(
         model=model,
         tokenizer=tokenizer,
-        # A relative folder would mean another one, or a Hub id, in another working folder.
-        id=name if name == EMBEDDED or commit else str(folder.resolve()),
-        revision=commit,
+        id=name if name == EMBEDDED else _id_of(found),
+        revision=found.commit,
         fingerprint=fingerprint.of_base(folder),
     )
+
+
+def _id_of(found: hub.Found) -> str:
+    """By what a base is found again; its commit is kept beside it."""
+    # A relative folder would mean another one, or a Hub id, in another working folder.
+    return str(found.folder.resolve()) if found.hub is None else found.hub.repo
 
 
 def check_supported(config: PreTrainedConfig) -> None:

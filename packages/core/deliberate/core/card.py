@@ -1,6 +1,6 @@
 """The model card of a coprocessor: what it is, what was measured, how to use it.
 
-    config.json + weights + eval.json --> README.md
+    config.json + weights + what was measured --> README.md
 
 Every number comes from the run's own files; where a file says nothing, the card says nothing.
 """
@@ -11,11 +11,12 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from deliberate.core.base import EMBEDDED
+from deliberate.core.card_tables import code, markdown_table, measured, number_of
 from deliberate.core.coprocessor import Coprocessor
-from deliberate.core.errors import DeliberateError
 from deliberate.core.kinds import KINDS
 from deliberate.core.local_paths import without_folders
-from deliberate.core.verdict import columns, verdict
+from deliberate.core.redaction import without_secrets
+from deliberate.core.run_results import RunResults
 
 PAPER = "2412.17747"
 
@@ -39,8 +40,11 @@ class Subject:
     dtype: str
     """In which the weights are written."""
 
-    evaluation: dict[str, Any] | None
-    """What `deliberate eval` measured, as in `eval.json`; none if it was not run."""
+    results: RunResults
+    """What `deliberate eval` measured."""
+
+    license: str | None = None
+    """Under which it is published, as the Hub names it."""
 
 
 def write_card(subject: Subject) -> str:
@@ -52,17 +56,19 @@ def write_card(subject: Subject) -> str:
         "## How to use it",
         _usage(subject),
         "## What was measured",
-        _measured(subject),
+        measured(subject.results),
         "## What it is",
         _facts(subject),
         "## How it was trained",
         _training(subject.config["recipe"]),
+        "## Licence",
+        _licence(subject),
         "## Limitations",
         _limitations(subject),
         "## The method",
         _CITATION,
     ]
-    return "\n\n".join(parts) + "\n"
+    return without_secrets("\n\n".join(parts) + "\n")
 
 
 def _metadata(subject: Subject) -> ModelCardData:
@@ -70,6 +76,7 @@ def _metadata(subject: Subject) -> ModelCardData:
     # Only what came from the Hub has a revision; any other name would link to a stranger's model.
     on_hub = bool(base.get("revision"))
     return ModelCardData(
+        license=subject.license,
         base_model=base["id"] if on_hub else None,
         base_model_relation="adapter" if on_hub else None,
         library_name="deliberate",
@@ -84,7 +91,7 @@ def _summary(subject: Subject) -> str:
             f"The language model {_base_name(subject)} trained on without latents, as a baseline "
             "for coprocessors. It is there to be measured, by itself or beside them."
         )
-    latents = _count(subject.config["coprocessor"]["latents"], "latent")
+    latents = number_of(subject.config["coprocessor"]["latents"], "latent")
     begun = f"A coprocessor for the frozen language model {_base_name(subject)}: after any text "
     if not _kind(subject).reads_caches:
         return (
@@ -118,10 +125,10 @@ print(evaluate(base, measured, data="texts.jsonl").to_dict()["change_percent"])
 deliberate eval {subject.repo} {option}--data texts.jsonl
 ```"""
     return f"""```python
-from deliberate.core import generate, load_base, load_coprocessor, prefill, tokenize
+from deliberate.core import Coprocessor, generate, load_base, prefill, tokenize
 
 base = load_base({argument})
-coprocessor = load_coprocessor("{subject.repo}", base=base).coprocessor
+coprocessor = Coprocessor.from_pretrained("{subject.repo}", base=base)
 print(generate(base, prefill(base, [tokenize(base, "Once")]), coprocessor=coprocessor)[0].text)
 ```
 
@@ -130,59 +137,18 @@ deliberate generate {option}--coprocessor {subject.repo} --prompt "Once"
 ```"""
 
 
-def _measured(subject: Subject) -> str:
-    report = subject.evaluation
-    if report is None:
-        return (
-            "It was not evaluated: nothing is known of its gain. "
-            "`deliberate eval RUN` measures it, and pushing again adds the table."
-        )
-    try:
-        return _table(report)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DeliberateError(
-            f"eval.json is not what `deliberate eval` writes ({error!r}): "
-            "run `deliberate eval RUN` again, or remove it"
-        ) from error
-
-
-def _table(report: dict[str, Any]) -> str:
-    base = report["perplexity"]["base"]
-    changes = report["change_percent"]
-    present = columns(report)
-    rows = [["token after the anchor", "base alone", *present.values()]]
-    for token, value in base.items():
-        cells = [
-            _cell(report["perplexity"][name].get(token), changes[name].get(token))
-            for name in present
-        ]
-        rows.append([token, "-" if value is None else f"{value:.3f}", *cells])
-    intro = (
-        f"Perplexity on {_data(report)}, and in brackets its change against the base alone in "
-        f"percent, with a 95 % interval (paired bootstrap over {report.get('resampled', 'text')}s)."
-    )
-    return "\n\n".join([intro, _markdown(rows), verdict(report)])
-
-
-def _cell(value: float | None, change: dict[str, float] | None) -> str:
-    if value is None or change is None or None in change.values():
-        return "-"
-    low, high = change["low"], change["high"]
-    return f"{value:.3f} ({change['value']:+.2f} %: {low:+.2f} to {high:+.2f})"
-
-
 def _facts(subject: Subject) -> str:
     settings, base = subject.config["coprocessor"], subject.config["base"]
     kind = settings["kind"]
     writes = _kind(subject).writes_latents
     about = f": {(KINDS[kind].__doc__ or '').splitlines()[0]}" if kind in KINDS else ""
     names = ("soft_input", "latent_norm", "latent_scale", "positions")
-    setting = ", ".join(f"`{name}` {_code(settings[name])}" for name in names)
+    setting = ", ".join(f"`{name}` {code(settings[name])}" for name in names)
     ahead = _section(subject.config["recipe"], "objective").get("ahead")
     trained = "not recorded" if ahead is None else ahead
     facts = [
         f"Base: {_base_name(subject)}{_where(base)}, fingerprint `{base['fingerprint']}`",
-        f"Kind: {_code(kind)}{about}",
+        f"Kind: {code(kind)}{about}",
         f"Latents written after a text (N_L): {settings['latents'] if writes else 'none'}",
         f"Tokens after an anchor that it was trained on (N_A): {trained}",
         *([f"Setting: {setting}"] if writes else []),
@@ -205,14 +171,16 @@ def _where(base: dict[str, Any]) -> str:
 
 def _training(recipe: dict[str, Any]) -> str:
     rows = [
-        [f"`{section}.{key}`", _code(without_folders(value))]
+        [f"`{section}.{key}`", code(without_folders(value))]
         for section in ("data", "objective", "train")
         for key, value in _section(recipe, section).items()
         if value is not None
     ]
     if not rows:
         return "The run did not record its recipe."
-    return "\n\n".join(filter(None, [_reached(recipe), _markdown([["recipe", "value"], *rows])]))
+    return "\n\n".join(
+        filter(None, [_reached(recipe), markdown_table([["recipe", "value"], *rows])])
+    )
 
 
 def _reached(recipe: dict[str, Any]) -> str:
@@ -221,25 +189,33 @@ def _reached(recipe: dict[str, Any]) -> str:
     changes = reached.get("change_percent")
     if "step" not in reached or not isinstance(changes, dict):
         return ""
-    told = ", ".join(f"token {_code(token)} {_code(value)} %" for token, value in changes.items())
+    told = ", ".join(f"token {code(token)} {code(value)} %" for token, value in changes.items())
     return (
-        f"These are the weights after step {_code(reached['step'])} of {_code(steps)}. The run's "
+        f"These are the weights after step {code(reached['step'])} of {code(steps)}. The run's "
         "own validation, without intervals or controls, then had this change of perplexity against "
         f"the base alone: {told}."
     )
 
 
+def _licence(subject: Subject) -> str:
+    base = f"The licence of {_base_name(subject)} holds for the base, and for what is made of it."
+    if subject.license is None:
+        return f"No licence was given for these weights: ask before you use them. {base}"
+    return f"{code(subject.license)}. {base}"
+
+
 def _limitations(subject: Subject) -> str:
-    latents = _count(subject.config["coprocessor"]["latents"], "latent")
-    if subject.evaluation is None:
-        measured = "It was not evaluated, so it may as well make the model's predictions worse."
+    latents = number_of(subject.config["coprocessor"]["latents"], "latent")
+    if not subject.results:
+        known = "It was not evaluated, so it may as well make the model's predictions worse."
     else:
-        measured = (
-            "The table holds for the data it names; other data, tasks, languages and lengths were "
-            "not measured, and perplexity does not tell whether answers are right or safe."
+        known = (
+            "What was measured holds for the data that is named; other data, tasks, languages and "
+            "lengths were not measured, and perplexity does not tell whether answers are right or "
+            "safe."
         )
     bound = (
-        f"{measured} It serves this base and no other: loading it for a base with another "
+        f"{known} It serves this base and no other: loading it for a base with another "
         "fingerprint is refused."
     )
     if not _kind(subject).writes_latents:
@@ -269,37 +245,9 @@ def _base_name(subject: Subject) -> str:
     if base.get("revision"):
         return f"[{base['id']}](https://huggingface.co/{base['id']})"
     inside = " (inside the package `deliberate`)" if base["id"] == EMBEDDED else ""
-    return f"{_code(without_folders(base['id']))}{inside}"
-
-
-def _data(report: dict[str, Any]) -> str:
-    data = report.get("data")
-    name = _code(without_folders(data)) if isinstance(data, str) else "held-out text"
-    counts = [
-        _count(report[key], key.removesuffix("s"))
-        for key in ("documents", "passages", "anchors")
-        if isinstance(report.get(key), int)
-    ]
-    if isinstance(report.get("length"), int):
-        counts.append(f"at most {_count(report['length'], 'token')} a passage")
-    return f"{name} ({', '.join(counts)})" if counts else name
+    return f"{code(without_folders(base['id']))}{inside}"
 
 
 def _section(recipe: dict[str, Any], name: str) -> dict[str, Any]:
     section = recipe.get(name)
     return section if isinstance(section, dict) else {}
-
-
-def _code(value: Any) -> str:
-    """A value from a file, so that nothing in it can be taken for Markdown."""
-    text = " ".join(str(value).split()).replace("`", "'").replace("|", "/")
-    return f"`{text}`"
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    head, *body = rows
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *body])
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

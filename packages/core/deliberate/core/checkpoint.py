@@ -20,12 +20,16 @@ from deliberate.core.atomic import replacing, write_bytes
 from deliberate.core.base import EMBEDDED, NANO, Base
 from deliberate.core.coprocessor import Coprocessor, CoprocessorConfig
 from deliberate.core.errors import CheckpointError
+from deliberate.core.hub_id import HubId
 from deliberate.core.kinds import KINDS, build
 from deliberate.core.weights_file import CHECKSUM, WEIGHTS
 
 FORMAT = "deliberate.coprocessor"
 VERSION = 1
 CONFIG = "config.json"
+
+FILES = (CONFIG, WEIGHTS, "recipe.yaml", "eval.json", "README.md")
+"""What is fetched of a coprocessor on the Hub, by loading as by pulling: the cache serves both."""
 
 EMBEDDED_FOLDERS = {EMBEDDED: NANO / "coprocessor", f"{EMBEDDED}-soft": NANO / "soft"}
 """Coprocessors that ship inside the package, by name."""
@@ -120,9 +124,10 @@ def load_coprocessor(
     """Load a coprocessor for its base.
 
     Args:
-        name: `nano`, `nano-soft`, a folder, or a Hub id.
+        name: `nano`, `nano-soft`, a folder, or a Hub id: `user/repo`, `user/repo@revision`,
+            `hf://user/repo`.
         base: The base it was trained for, already loaded.
-        revision: Branch, tag or commit on the Hub.
+        revision: Branch, tag or commit on the Hub, where the id does not say it.
         dtype: In which its weights are held; by default the base's.
         verify: Whether its checksum is compared first, for which its weights are read once more.
 
@@ -130,9 +135,10 @@ def load_coprocessor(
         CheckpointError: it is not a coprocessor, is damaged, or serves another base.
         DeliberateError: there is none of that name.
     """
-    folder = find_coprocessor(name, revision=revision)
+    found = _find(name, revision=revision)
+    folder, called = found.folder, str(found.hub or name)
     config = read_config(folder)
-    check_serves(config, base, name=str(name))
+    check_serves(config, base, name=called)
     if verify:
         weights_file.verify(folder, config)
     coprocessor = _built(settings_of(config, folder), base, folder)
@@ -142,7 +148,7 @@ def load_coprocessor(
     load_weights(coprocessor, weights_file.load(folder / WEIGHTS, shapes))
     return Trained(
         coprocessor=coprocessor.eval().requires_grad_(False),
-        id=str(name),
+        id=called,
         fingerprint=fingerprint.of_coprocessor(folder, config["coprocessor"]),
         recipe=config["recipe"],
     )
@@ -171,12 +177,65 @@ def find_coprocessor(name: str | Path = EMBEDDED, *, revision: str | None = None
     """The folder of a coprocessor, fetched from the Hub where it is not here.
 
     Raises:
+        CheckpointError: what the Hub has of that name is no coprocessor, or is damaged.
         DeliberateError: there is none of that name.
     """
+    return _find(name, revision=revision).folder
+
+
+def _find(name: str | Path, *, revision: str | None) -> hub.Found:
     if name in EMBEDDED_FOLDERS:
-        return EMBEDDED_FOLDERS[str(name)]
-    folder, _ = hub.resolve(str(name), revision=revision, what="coprocessor")
-    return folder
+        return hub.Found(folder=EMBEDDED_FOLDERS[str(name)])
+    found = hub.here(str(name), what="coprocessor")
+    if found is None:
+        found = fetch_coprocessor(hub.named(str(name), revision=revision, what="coprocessor"))
+    return found
+
+
+def fetch_coprocessor(which: HubId) -> hub.Found:
+    """A coprocessor's files in the Hub's cache, fetched if they are not there.
+
+    Its `config.json` comes first, so that nobody waits for the weights of something else; and the
+    weights are compared with its checksum, since the client compares their size alone.
+
+    Args:
+        which: The repository and the revision.
+
+    Raises:
+        CheckpointError: it is no coprocessor, or does not match its checksum, also when it is
+            fetched again.
+        DeliberateError: the Hub refuses, has none, or cannot be reached and nothing is cached.
+    """
+    first = hub.fetch(which, what="coprocessor", files=(CONFIG,))
+    config = read_config(first.folder, name=str(which))
+    settings_of(config, first.folder)
+    found = hub.fetch(which, what="coprocessor", files=FILES)
+    if _is_whole(found.folder, str(which)):
+        return found
+    found = hub.fetch(which, what="coprocessor", files=FILES, again=True)
+    if not _is_whole(found.folder, str(which)):
+        raise CheckpointError(
+            f"coprocessor {str(which)!r} does not match the checksum in its config.json, fetched "
+            "twice: what is on the Hub is damaged or was changed; tell its owner"
+        )
+    return found
+
+
+def _is_whole(folder: Path, name: str) -> bool:
+    """Whether the weights are those that the checksum is of, as far as there is one.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    config = read_config(folder, name=name)
+    if not (folder / WEIGHTS).is_file():
+        raise CheckpointError(f"coprocessor {name!r} has no {WEIGHTS}: tell its owner")
+    if CHECKSUM not in config:
+        return True
+    # By the hash that is kept of each file, so that only its first use reads it whole.
+    return config[CHECKSUM] == weights_file.checksum_of(
+        config, fingerprint.file_hash(folder / WEIGHTS)
+    )
 
 
 def is_unfinished(folder: Path) -> bool:
@@ -185,14 +244,18 @@ def is_unfinished(folder: Path) -> bool:
     return begun and not (folder / CONFIG).exists()
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path, *, name: str = "") -> dict[str, Any]:
     """What a coprocessor's folder says of itself.
+
+    Args:
+        folder: The coprocessor's.
+        name: What the user calls it, for the message; none is the folder.
 
     Raises:
         CheckpointError: the folder is not a coprocessor's, or of another version, or its run is
             unfinished.
     """
-    path = folder / CONFIG
+    path, called = folder / CONFIG, name or str(folder)
     if is_unfinished(folder):
         raise CheckpointError(
             f"{str(folder)!r} holds an unfinished run: go on with "
@@ -202,17 +265,17 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = plain_json.read(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{str(folder)!r} is not a coprocessor: cannot read its {CONFIG} ({error}); "
+            f"{called!r} is not a coprocessor: cannot read its {CONFIG} ({error}); "
             "train one with `deliberate train`"
         ) from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise CheckpointError(
-            f"{str(folder)!r} is not a coprocessor: its {CONFIG} is of something else; "
+            f"{called!r} is not a coprocessor: its {CONFIG} is of something else; "
             "train one with `deliberate train`"
         )
     if config.get("version") != VERSION:
         raise CheckpointError(
-            f"{str(folder)!r} has format version {config.get('version')!r:.80} and this program "
+            f"{called!r} has format version {config.get('version')!r:.80} and this program "
             f"reads {VERSION!r}: use the program that wrote it"
         )
     for name in ("coprocessor", "base", "recipe"):

@@ -11,6 +11,7 @@ Source: arXiv:2412.17747, sections 2.1 and 2.2.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -18,8 +19,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from deliberate.core.ahead_loss import ahead_losses
-from deliberate.core.base import Base
+from deliberate.core.base import EMBEDDED, Base
 from deliberate.core.cache import Reading
+from deliberate.core.errors import CheckpointError
 from deliberate.core.execution import Execution
 from deliberate.core.groups import Positions
 
@@ -176,6 +178,32 @@ class Coprocessor(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.execution = Execution()
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path = EMBEDDED, *, base: Base, revision: str | None = None
+    ) -> "Coprocessor":
+        """A trained coprocessor, as `load_coprocessor` loads it.
+
+        Args:
+            name: `nano`, a folder, or a Hub id: `user/repo`, `user/repo@revision`, `hf://user/repo`.
+            base: The base it was trained for, already loaded.
+            revision: Branch, tag or commit on the Hub, where the id does not say it.
+
+        Raises:
+            CheckpointError: it is not a coprocessor, of another kind, damaged, or serves another
+                base.
+            DeliberateError: there is none of that name.
+        """
+        from deliberate.core.checkpoint import load_coprocessor  # which imports this
+
+        found = load_coprocessor(name, base=base, revision=revision).coprocessor
+        if not isinstance(found, cls):
+            raise CheckpointError(
+                f"coprocessor {str(name)!r} is of kind {found.config.kind!r} and no "
+                f"{cls.__name__}: load it with Coprocessor.from_pretrained"
+            )
+        return found
 
     @abstractmethod
     def forward(

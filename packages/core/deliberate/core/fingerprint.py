@@ -49,11 +49,16 @@ def _of(folder: Path, settings: dict[str, Any]) -> str:
     # Some repositories hold all weights once more, as `consolidated.safetensors`.
     files = sorted(folder.glob("*.safetensors"))
     for path in [file for file in files if not file.name.startswith("consolidated")]:
-        digest.update(f"{path.name} {_file_hash(path)}".encode())
+        digest.update(f"{path.name} {file_hash(path)}".encode())
     return digest.hexdigest()[:LENGTH]
 
 
-def _file_hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, remembered as long as its size and time of change stay.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     status = path.stat()
     key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
     memory = _memory_file()

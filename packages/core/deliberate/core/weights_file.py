@@ -7,7 +7,7 @@ config.json, model.safetensors --checksum--> 64 digits --verify--> whole, or ref
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from deliberate.core import plain_file
 from deliberate.core.errors import CheckpointError
-from deliberate.core.safetensors_header import Header, read_header
+from deliberate.core.safetensors_header import NAMES, Header, Part, read_header
 
 WEIGHTS = "model.safetensors"
 CHECKSUM = "checksum"
@@ -35,6 +35,11 @@ def header_of(path: Path) -> Header:
             return read_header(file, os.fstat(file.fileno()).st_size)
     except (OSError, ValueError) as error:
         raise CheckpointError(_unreadable(path, error)) from error
+
+
+def dtypes_of(parts: Iterable[Part]) -> str:
+    """The dtypes of some weights in words, as `float32`."""
+    return " and ".join(sorted({NAMES.get(part.dtype, part.dtype) for part in parts}))
 
 
 def load(path: Path, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
@@ -92,9 +97,18 @@ def checksum(config: Mapping[str, Any], path: Path) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    stated = {key: value for key, value in config.items() if key != CHECKSUM}
     with plain_file.opened(path) as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
+        return checksum_of(config, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def checksum_of(config: Mapping[str, Any], weights: str) -> str:
+    """The same, where the file's hash is known.
+
+    Args:
+        config: The content of `config.json`.
+        weights: SHA-256 of the file of weights, in hexadecimal digits.
+    """
+    stated = {key: value for key, value in config.items() if key != CHECKSUM}
     written = json.dumps([stated, WEIGHTS, weights], sort_keys=True)
     return hashlib.sha256(written.encode()).hexdigest()
 

@@ -1,0 +1,202 @@
+"""The Hub fails in every way that we could think of: success after all, or one sentence."""
+
+import time
+
+import pytest
+from huggingface_hub.utils import logging as hub_logging
+
+from deliberate.core import patience
+from deliberate.core.checkpoint import FILES
+from deliberate.core.errors import CheckpointError, DeliberateError
+from deliberate.core.publication import PublishError, prepare
+from deliberate.core.publish import publish
+from deliberate.core.pull import pull
+
+# The Hub's own client uploads large files in a way that its HTTP library wants to change.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"),
+    pytest.mark.usefixtures("impatient"),
+]
+
+REPO = "someone/thinker"
+PUSHING = [
+    "POST /api/repos/create", "GET /api/models/", "POST /api/validate-yaml", "/preupload/",
+    "/objects/batch", "PUT /uploads/", "/commit/", "/refs", "/tag/", "/branch/",
+]  # fmt: skip
+PULLING = ["GET /api/models/[^/]+/[^/]+/revision", "/tree/", "GET /.*/resolve/.*/config.json"]
+
+
+@pytest.fixture
+def fault(hub):
+    """Have something go wrong with the next requests that match."""
+
+    def add(pattern: str, **how: object) -> None:
+        hub.fail(pattern, **how)
+
+    return add
+
+
+@pytest.fixture
+def shared(hub, run):
+    """A repository with a coprocessor."""
+    return hub.add(REPO, {name: (run / name).read_bytes() for name in FILES if name != "README.md"})
+
+
+def pushed(run) -> object:
+    """What a push with everything in it comes to."""
+    return publish(prepare(run, REPO, revision="trial", tag="v1"))
+
+
+def refused(call) -> str:
+    """The one sentence that a call comes to."""
+    with pytest.raises(DeliberateError) as error:
+        call()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("route", PUSHING)
+def test_a_push_survives_an_answer_that_passes(hub, run, fault, route, status):
+    fault(route, status=status)
+    assert pushed(run).commit == hub.repositories[REPO].branches["trial"][-1].sha
+
+
+@pytest.mark.parametrize("route", PUSHING)
+def test_a_push_survives_a_connection_that_is_cut(hub, run, fault, route):
+    fault(route, cut=10)
+    assert pushed(run).commit == hub.repositories[REPO].branches["trial"][-1].sha
+    assert len(hub.repositories[REPO].branches["trial"]) == 2
+
+
+@pytest.mark.parametrize("route", ["POST /api/repos/create", "/commit/", "PUT /uploads/"])
+def test_a_push_waits_as_long_as_it_is_asked_to(hub, run, fault, impatient, route):
+    fault(route, status=429, headers={"Retry-After": "7"})
+    pushed(run)
+    assert max(impatient.slept) in {7, 8}  # the Hub's client adds one
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 412, 429, 500, 502])
+@pytest.mark.parametrize("route", PUSHING)
+def test_a_push_that_stays_refused_is_one_sentence_and_shows_nothing(
+    hub, run, fault, route, status, capfd
+):
+    repository = hub.add(REPO, {"notes.txt": b"mine"})
+    fault(route, status=status, times=99)
+    before = list(repository.commits)
+    if status == 409 and "create" not in route and "branch" not in route:
+        told = refused(lambda: pushed(run)) if "tag" not in route else ""
+        assert "changed meanwhile" in told or "tag" in route
+    elif status != 409 and not ("create" in route and status in {401, 403}):
+        # Who may not make a repository may still write to one that is there.
+        told = refused(lambda: pushed(run))
+        assert REPO in told or hub.url in told
+    assert repository.commits == before
+    assert "uploads/" not in capfd.readouterr().err
+
+
+def test_an_upload_that_was_cut_goes_on_with_what_is_missing(hub, run, fault):
+    fault("PUT /uploads/", cut=1000, times=6)
+    told = refused(lambda: publish(prepare(run, REPO)))
+    assert "run the same command again, it goes on" in told
+    assert [len(repository.commits) for repository in hub.repositories.values()] == [1]
+    fault("/commit/", status=403)
+    refused(lambda: publish(prepare(run, REPO)))
+    puts = sum("PUT" in line for line in hub.requests)
+    publish(prepare(run, REPO))
+    assert sum("PUT" in line for line in hub.requests) == puts
+    assert len(hub.repositories[REPO].commits) == 2
+
+
+def test_a_commit_whose_answer_is_lost_is_not_made_twice(hub, run, fault):
+    fault("/commit/", lost=True)
+    published = publish(prepare(run, REPO))
+    assert published.commit == hub.repositories[REPO].commits[-1].sha
+    assert len(hub.repositories[REPO].commits) == 2
+
+
+def test_a_pull_request_whose_answer_is_lost_is_not_made_twice(hub, run, fault):
+    repository = hub.add(REPO, {"notes.txt": b"theirs"})
+    fault("/commit/", lost=True)
+    refused(lambda: publish(prepare(run, REPO, create_pr=True)))
+    assert list(repository.branches) == ["refs/pr/1"]
+    fault("/commit/", status=503)
+    publish(prepare(run, REPO, create_pr=True))
+    assert list(repository.branches) == ["refs/pr/1", "refs/pr/2"]
+
+
+@pytest.mark.parametrize("how", [{"status": 429, "headers": {"Retry-After": "0"}}, {"status": 503}])
+@pytest.mark.parametrize("route", PULLING[:2])
+def test_a_pull_survives_an_answer_that_passes(shared, fault, route, how):
+    fault(route, **how)
+    assert pull(REPO).verified
+
+
+def test_a_download_that_is_cut_goes_on_from_there(hub, shared, fault, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 500)
+    fault("GET /.*/resolve/.*/model.safetensors", cut=1000)
+    assert pull(REPO).verified
+    assert hub.sent == ["bytes=1000-"]
+
+
+def test_weights_that_were_damaged_on_the_way_are_fetched_again(hub, shared, fault, run):
+    fault("GET /.*/resolve/.*/model.safetensors", flip=True)
+    pulled = pull(REPO)
+    assert pulled.verified
+    weights = (pulled.folder / "model.safetensors").read_bytes()
+    assert weights == (run / "model.safetensors").read_bytes()
+
+
+def test_weights_that_stay_damaged_are_one_sentence(shared, fault):
+    fault("GET /.*/resolve/.*/model.safetensors", flip=True, times=99)
+    with pytest.raises(CheckpointError, match="fetched twice"):
+        pull(REPO)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 409, 429, 500, 503])
+@pytest.mark.parametrize("route", ["GET /api/models/", "/tree/", "/resolve/"])
+def test_a_pull_that_stays_refused_is_one_sentence(shared, fault, route, status, tmp_path):
+    fault(route, status=status, times=99)
+    assert REPO in refused(lambda: pull(REPO, output=tmp_path / "here"))
+    assert not (tmp_path / "here").exists()
+
+
+def test_more_patience_than_we_have_is_said_with_the_number_of_seconds(shared, fault, impatient):
+    fault("GET /api/models/", status=429, headers={"Retry-After": "86400"}, times=99)
+    assert "try again in 86400 seconds" in refused(lambda: pull(REPO))
+    assert not impatient.slept
+
+
+def test_a_hub_that_is_silent_is_given_up(hub, run, shared, fault, monkeypatch):
+    monkeypatch.setattr(patience, "SILENCE", 0.1)
+    monkeypatch.setattr(patience, "WAITS", (0.0,))
+    fault("GET /api/models/", delay=1, times=99)
+    began = time.monotonic()
+    assert "cannot be reached" in refused(lambda: pull(REPO))
+    with pytest.raises(PublishError, match="run the same command again"):
+        publish(prepare(run, REPO))
+    assert time.monotonic() - began < 20
+    hub.faults.clear()
+
+
+def test_a_slow_hub_is_waited_for(shared, fault, monkeypatch):
+    fault("GET /", delay=0.2, times=3)
+    assert pull(REPO).verified
+
+
+def test_no_address_is_told_while_it_is_tried_again_and_the_client_speaks_again_afterwards(
+    hub, run, fault, capfd
+):
+    before = hub_logging.get_verbosity()
+    fault("PUT /uploads/", status=500, times=2)
+    publish(prepare(run, REPO))
+    assert "http" not in capfd.readouterr().err
+    assert hub_logging.get_verbosity() == before
+
+
+def test_the_token_is_in_no_sentence(hub, run, monkeypatch):
+    token = "hf_" + "a1B2" * 8
+    monkeypatch.setenv("HF_TOKEN", token)
+    hub.refusals["."] = 400
+    assert token not in refused(lambda: publish(prepare(run, REPO)))
+    assert token not in refused(lambda: pull(REPO))
