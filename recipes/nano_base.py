@@ -98,7 +98,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder for the model")
     parser.add_argument("--work", type=Path, required=True, help="folder for rows and checkpoints")
     parser.add_argument("--mixture", type=_weights, default="stdlib=1,packages=3,problems=6")
-    parser.add_argument("--steps", type=int, default=2200, help="steps of 8 x 1,024 tokens")
+    parser.add_argument("--steps", type=int, default=3200, help="steps of 8 x 1,024 tokens")
     parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument("--layers", type=int, default=LAYERS)
     parser.add_argument("--tokenizer", type=Path, help="folder of one to take; none trains it")
