@@ -8,8 +8,9 @@ from dataclasses import replace
 from experiments import Table as Declared
 from page_parts import COSTS, MISSING, PICTURES, Page, Results, document, line_of
 
+from deliberate.core.verdict import counted
 from deliberate.eval.report_folder.blocks import Block, Cell, Plot, Said, Table
-from deliberate.eval.report_folder.numbers import NONE, change, counted, known, plain
+from deliberate.eval.report_folder.numbers import NONE, change, known, plain
 from deliberate.eval.report_folder.perplexity import BETTER, measured_on, perplexity
 from deliberate.eval.report_folder.words import run_styles
 

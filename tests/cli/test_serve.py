@@ -140,7 +140,7 @@ class TestRefused:
     def test_a_second_server_on_a_store_is_refused_by_the_first_one_s_process(
         self, refused, llama_folder, tmp_path
     ):
-        from deliberate.serve.folder_lock import FolderLock
+        from deliberate.core.folder_lock import FolderLock
 
         held = FolderLock(tmp_path / "store")
         arguments = ("--base", llama_folder, "--thinker", "none", "--port", 0)
