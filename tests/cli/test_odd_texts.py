@@ -12,6 +12,7 @@ ODD = {
     "emoji": "\U0001f600\U0001f44d\U0001f3fd\u200d\U0001f680" * 9,
     "right to left": "\u202e\u05e9\u05dc\u05d5\u05dd \u0639\u0644\u064a\u0643\u0645\u202c " * 9,
     "null bytes": "a\0b\0\0c " * 9,
+    "line ends": "a\r\nb\rc\n\u2028\u0085 \t" * 9,
     "no round trip": "  \ufffd \u0301e\u0301 \xa0fi\ufb01 " * 9,
 }
 

@@ -140,7 +140,7 @@ def _content(file: Path) -> str:
     from deliberate.core.errors import TextError
 
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_bytes().decode("utf-8")  # not as text: line ends are part of it
     except UnicodeDecodeError as error:
         raise TextError(f"{str(file)!r} is not UTF-8 at byte {error.start}: convert it") from error
 
