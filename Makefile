@@ -41,11 +41,11 @@ audit: install
 	$(BIN)/python .ci/audit.py
 
 # Damaged and forged files until the time is over: TORTURE_SECONDS each, from TORTURE_SEED. Then
-# commands that are killed at random moments: TORTURE_KILLS each.
+# lines of TORTURE_LINE megabytes, and commands that are killed at random moments: TORTURE_KILLS each.
 TORTURE_SEED ?= 1
 TORTURE_KILLS ?= 20
 torture: install
-	TORTURE_SEED=$(TORTURE_SEED) $(BIN)/pytest -q tests/hostile/torture.py
+	TORTURE_SEED=$(TORTURE_SEED) $(BIN)/pytest -q tests/hostile/torture.py tests/hostile/torture_texts.py
 	$(BIN)/python tests/hostile/kills.py --kills $(TORTURE_KILLS) --seed $(TORTURE_SEED)
 
 bench: install

@@ -15,6 +15,8 @@ from deliberate.core.cache import Batch, Cache, Reading, caches, stack
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import CacheError, TextError
 from deliberate.core.groups import latent_positions
+from deliberate.core.tokens import STRETCH
+from deliberate.core.tokens import token_ids as token_ids_of
 
 _EMPTY = "the text is empty: give at least one character"
 
@@ -30,29 +32,35 @@ def tokenize(base: Base, text: str, *, further: bool = False) -> Int[Tensor, " t
     Raises:
         TextError: the text is empty, not Unicode, or longer than the base's positions.
     """
-    token_ids = encode(base, text, further=further)
+    token_ids = encode(base, text, further=further, most=base.positions)
     if base.positions is not None and len(token_ids) > base.positions:
+        least = "at least " if len(text) > STRETCH else ""  # of a longer one not all was read
         raise TextError(
-            f"the text has {len(token_ids)} tokens and {base.id!r} reads at most "
+            f"the text has {least}{len(token_ids)} tokens and {base.id!r} reads at most "
             f"{base.positions}: shorten it or split it"
         )
     return token_ids
 
 
-def encode(base: Base, text: str, *, further: bool = False) -> Int[Tensor, " token"]:
+def encode(
+    base: Base, text: str, *, further: bool = False, most: int | None = None
+) -> Int[Tensor, " token"]:
     """What `tokenize` gives, of a text of any length.
+
+    Args:
+        base: Whose tokenizer is asked.
+        text: At least one character.
+        further: As in `tokenize`.
+        most: Tokens after which the rest of a text of millions of characters is left unread.
 
     Raises:
         TextError: the text is empty or not Unicode.
     """
     check_text(text)
-    encoded = base.tokenizer(
-        text, add_special_tokens=not further, return_tensors="pt", verbose=False
-    )
-    token_ids = encoded["input_ids"][0]
+    token_ids = token_ids_of(base.tokenizer, text, special=not further, most=most)
     if not len(token_ids):
         raise TextError(_EMPTY)
-    return token_ids.to(base.device).long()
+    return token_ids.to(base.device)
 
 
 def check_text(text: str) -> None:

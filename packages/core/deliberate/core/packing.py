@@ -13,6 +13,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from deliberate.core.errors import TextError
+from deliberate.core.tokens import STRETCH, read
 
 
 class Packer:
@@ -49,20 +50,30 @@ class Packer:
             `token_ids` of each row, and with markers `marks`: the index of the last token of each
             marker, in rising order.
         """
-        read = self.tokenizer(list(texts), verbose=False, return_offsets_mapping=bool(self.markers))
-        for number, ids in enumerate(read["input_ids"]):
+        rows: dict[str, list[list[int]]] = {"token_ids": []}
+        if self.markers:
+            rows["marks"] = []
+        for piece in read(self.tokenizer, texts, offsets=bool(self.markers)):
             if self.markers:
-                found = _marks(texts[number], read["offset_mapping"][number], self.markers)
+                found = _marks(piece.text, piece.offsets, self.markers)
                 self.marks += [len(self.tokens) + index for index in found]
-            self.tokens += [*ids, *self._after]
+            self.tokens += piece.ids
+            if piece.last:
+                self.tokens += self._after
+            if len(self.tokens) >= STRETCH:
+                self._cut(rows)
+        self._cut(rows)
+        return rows
+
+    def _cut(self, rows: dict[str, list[list[int]]]) -> None:
+        """Move all full rows out of the tokens."""
         whole = len(self.tokens) - len(self.tokens) % self.length
         starts = range(0, whole, self.length)
-        rows = {"token_ids": [self.tokens[start : start + self.length] for start in starts]}
+        rows["token_ids"] += [self.tokens[start : start + self.length] for start in starts]
         if self.markers:
-            rows["marks"] = [self._within(start) for start in starts]
+            rows["marks"] += [self._within(start) for start in starts]
         self.tokens = self.tokens[whole:]
         self.marks = [mark - whole for mark in self.marks if mark >= whole]
-        return rows
 
     def _within(self, start: int) -> list[int]:
         """The marks of the row that starts there."""

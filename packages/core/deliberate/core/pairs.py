@@ -28,6 +28,7 @@ from deliberate.core.sources import (
     text_of,
 )
 from deliberate.core.texts import hold_out
+from deliberate.core.tokens import token_lists
 
 _SLOT = "{question}"
 
@@ -220,14 +221,10 @@ def tokenize_pairs(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, form: Pai
     ended = bool(ends) and tokenizer("a")["input_ids"][-1:] == ends
 
     def cut(rows: Mapping[str, list[str]]) -> dict[str, list]:
-        asked = tokenizer([form.asked(text) for text in rows["question"]], verbose=False)
-        answered = tokenizer(
-            [form.answered(text) for text in rows["answer"]],
-            add_special_tokens=False,
-            verbose=False,
-        )
-        questions = [ids[:-1] if ended else ids for ids in asked["input_ids"]]
-        answers = [[*ids, *ends] for ids in answered["input_ids"]]
+        asked = token_lists(tokenizer, map(form.asked, rows["question"]))
+        answered = token_lists(tokenizer, map(form.answered, rows["answer"]), special=False)
+        questions = [ids[:-1] if ended else ids for ids in asked]
+        answers = [[*ids, *ends] for ids in answered]
         return {
             "token_ids": [[*q, *a] for q, a in zip(questions, answers, strict=True)],
             "anchor": [len(ids) - 1 for ids in questions],

@@ -17,6 +17,7 @@ from deliberate.core.base import Base
 from deliberate.core.errors import TextError
 from deliberate.core.groups import last_anchor, sample_anchors
 from deliberate.core.packing import start_of_text
+from deliberate.core.tokens import token_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,21 +63,29 @@ def passages(
     """
     start = start_of_text(tokenizer)
     room = max(1, length - len(start))
-    found = []
+    held, found = [], []
     domains = texts["domain"] if "domain" in texts.column_names else [""] * len(texts)
-    for document, (text, domain) in enumerate(zip(texts["text"], domains, strict=True)):
-        ids = tokenizer(text, verbose=False)["input_ids"][len(start) :]
+    for document, text in enumerate(texts["text"]):
+        ids = token_ids(tokenizer, text)[len(start) :].int()  # all are held until some are drawn
+        held.append(ids)
         for first in range(0, len(ids), room):
-            piece = [*start, *ids[first : first + room]]
-            if least <= len(piece) <= length:
-                found.append(Passage(document=document, token_ids=piece, domain=str(domain)))
+            if least <= len(start) + len(ids[first : first + room]) <= length:
+                found.append((document, first))
     if not found:
         raise TextError(
             f"no text has a passage of {least} to {length} tokens: give longer texts, or measure "
             "fewer tokens ahead (`eval --ahead`, in a recipe eval.ahead)"
         )
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))
-    return [found[index] for index in order[:limit].tolist()]
+    drawn = [found[index] for index in order[:limit].tolist()]
+    return [
+        Passage(
+            document=document,
+            token_ids=[*start, *held[document][first : first + room].tolist()],
+            domain=str(domains[document]),
+        )
+        for document, first in drawn
+    ]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
