@@ -1,5 +1,6 @@
 """Tiny bases of every proved family, made from configurations: nothing is downloaded."""
 
+import importlib.util
 import shutil
 import string
 import time
@@ -226,22 +227,43 @@ def make() -> Callable[..., Coprocessor]:
     return tiny_coprocessor
 
 
+def _beside(name: str) -> Any:
+    """A module beside this one, by its file's name: the tests are no package."""
+    path = Path(__file__).with_name(name)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def disk(tmp_path: Path):
+    """Mounts small disks, until the end of the test; skips it where that cannot be."""
+    module, mounted = _beside("small_disk.py"), []
+
+    def disk(size: int):
+        try:
+            mounted.append(module.SmallDisk(tmp_path / f"disk-{len(mounted)}", size=size))
+        except module.NotMountedError as error:
+            pytest.skip(str(error))
+        return mounted[-1]
+
+    yield disk
+    for each in mounted:
+        each.close()
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """A stand-in of the Hub on the loopback interface, for the client in this process too.
 
     Clients in other processes take `hub.environment(folder)`.
     """
-    import importlib.util
-
     from huggingface_hub import constants
 
-    path = Path(__file__).with_name("hub_stand_in.py")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = _beside("hub_stand_in.py")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-login"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from deliberate.cli.eval_kept import Kept, alone
+from deliberate.cli.eval_kept import Kept, alone, tried
 from deliberate.cli.eval_tasks import BENCH
 from deliberate.cli.failures import configuring
 from deliberate.cli.models import load_coprocessor, patient_bars
@@ -104,20 +104,22 @@ def run_bench(
             on_set=_tell,
             on_note=note,
         )
+    unkept = None
     if kept is not None:
         spent = time.monotonic() - began
         kept.add(BENCH, results.settings, asdict(results), seconds=spent)
-        kept.finish()
+        unkept = tried(kept.finish)
     shown = {name: results.sets[name] for name in prepared.tasks}
-    note(
-        "nothing was kept: -o DIR keeps a record of every answer"
-        if folder is None
-        else f"wrote {folder}"
-    )
+    if folder is None:
+        note("nothing was kept: -o DIR keeps a record of every answer")
+    elif unkept is None:
+        note(f"wrote {folder}")
     if as_json:
         emit({**asdict(results), "sets": shown})
     else:
         _show(run, results, shown)
+    if unkept is not None:
+        raise unkept
 
 
 def _folder(run: str, output: Path | None, resume: bool, force: bool) -> Path | None:

@@ -5,7 +5,6 @@ files in it that are already right are left alone.
 """
 
 import dataclasses
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,7 +145,10 @@ def check_output(path: Path, *, force: bool, sources: Sequence[Path] = ()) -> No
     Raises:
         FileExistsError: it exists, and may not be replaced.
         IsADirectoryError: it is a folder.
+        OSError: it cannot be written.
     """
+    from deliberate.core.atomic import check_writable
+
     if path.is_dir():
         raise IsADirectoryError(f"{str(path)!r} is a folder: name a file with -o")
     if path.exists():
@@ -157,14 +159,3 @@ def check_output(path: Path, *, force: bool, sources: Sequence[Path] = ()) -> No
                 f"{str(path)!r} exists: name another file with -o, or replace it with --force"
             )
     check_writable(path.parent)
-
-
-def check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be written, or cannot be made, naming it."""
-    while not folder.exists() and folder.parent != folder:
-        folder = folder.parent
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise type(error)(error.errno, error.strerror, str(folder)) from error

@@ -15,8 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from deliberate.cli.cache_files import check_writable
-
 NAME = ".claims"
 _HEAD = hashlib.sha256().digest_size
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
@@ -38,6 +36,8 @@ class Claims:
         Raises:
             OSError: workers with other work are there, or the file system has no locks.
         """
+        from deliberate.core.atomic import check_writable
+
         check_writable(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self._path, digest = folder / NAME, hashlib.sha256(work).digest()
@@ -46,8 +46,7 @@ class Claims:
             self._leave()
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             if self._lock(0, fcntl.LOCK_EX | fcntl.LOCK_NB):  # alone: what is in it is of the dead
-                os.ftruncate(self._file, 0)
-                os.pwrite(self._file, digest, 0)
+                self._begin(digest)
             self._lock(0, fcntl.LOCK_SH)
         if os.pread(self._file, _HEAD, 0) != digest:
             self._leave()
@@ -89,8 +88,28 @@ class Claims:
 
     def finish(self, number: int) -> None:
         """Tell the others that a batch is done."""
-        os.pwrite(self._file, b"\x01", _HEAD + number)
+        self._write(b"\x01", _HEAD + number)
         self._lock(_HEAD + number, fcntl.LOCK_UN)
+
+    def _begin(self, digest: bytes) -> None:
+        """Write which work it is, or leave no trace.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        os.ftruncate(self._file, 0)
+        try:
+            self._write(digest, 0)
+        except OSError:
+            self._path.unlink(missing_ok=True)
+            self._leave()
+            raise
+
+    def _write(self, content: bytes, place: int) -> None:
+        try:
+            os.pwrite(self._file, content, place)
+        except OSError as error:  # the reader knows the folder and nothing of this file
+            raise OSError(error.errno, error.strerror, str(self._path.parent)) from error
 
     def _is_done(self, number: int) -> bool:
         return os.pread(self._file, 1, _HEAD + number) == b"\x01"

@@ -3,9 +3,7 @@
 -o NAME.json --> one file;  -o FOLDER --> a report, task by task;  neither --> RUN/eval.json
 """
 
-import errno
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -55,8 +53,11 @@ def place(
 
     Raises:
         FileExistsError: something is there.
+        OSError: it cannot be written.
         typer.BadParameter: there is nothing to go on with.
     """
+    from deliberate.core.atomic import check_writable
+
     if force and resume:
         raise typer.BadParameter("--force begins anew and --resume goes on: leave out one")
     own = _own_folder(runs)
@@ -68,22 +69,13 @@ def place(
         raise typer.BadParameter("--resume goes on with a report or with benchmarks: add -o FOLDER")
     if output is None:
         file = own / FILES[tasks[0]] if own is not None and len(tasks) == 1 else None
+        if file is not None:
+            check_writable(file.parent)
         return Place(file=file)
     check_writable(output.parent)
     if output.exists() and not force:
         raise FileExistsError(f"{str(output)!r} exists: add --force, or name another file with -o")
     return Place(file=output)
-
-
-def check_writable(path: Path) -> None:
-    """See that something can be written there, before hours are spent on it.
-
-    Raises:
-        PermissionError: it cannot.
-    """
-    there = next(each for each in (path, *path.absolute().parents) if each.exists())
-    if not os.access(there, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def alone(folder: Path | None) -> AbstractContextManager[object]:
@@ -105,8 +97,20 @@ def write_file(path: Path, result: dict[str, Any]) -> None:
     note(f"wrote {path}")
 
 
+def tried(write: Callable[[], None]) -> OSError | None:
+    """Write, or learn what hinders it: what took hours to measure is shown all the same."""
+    try:
+        write()
+    except OSError as error:
+        return error
+    return None
+
+
 class Kept:
-    """A report's folder, which is written anew after each task."""
+    """A report's folder, which is written anew after each task.
+
+    Where it cannot be written, it is tried again after the next task, and at the end.
+    """
 
     def __init__(
         self,
@@ -132,7 +136,7 @@ class Kept:
 
         new = Results.new(base, subjects, command, names=names)
         self._folder, self._results = folder, Results.read(folder, like=new) if resume else new
-        self._written = False
+        self._written = self._unkept = False
 
     def result(self, task: str, settings: dict[str, Any], measure: Callable[[], Any]) -> Any:
         """What a task came to, measured only if it was not.
@@ -197,11 +201,12 @@ class Kept:
         earlier = self._results.tasks[task]["seconds"] if before else 0.0
         found = [*before, *found] if before else found
         self.add(task, settings, found, seconds=earlier + spent)
-        note(f"{task}: done in {spent:,.0f} s, kept in {self._folder}")
+        where = "not kept yet" if self._unkept else f"kept in {self._folder}"
+        note(f"{task}: done in {spent:,.0f} s, {where}")
         return found
 
     def add(self, task: str, settings: dict[str, Any], found: object, *, seconds: float) -> None:
-        """Take in what was measured, and write the report.
+        """Take in what was measured, and write the report if it can be written.
 
         Args:
             task: Its name.
@@ -210,9 +215,11 @@ class Kept:
             seconds: How long it took.
         """
         self._results.add(task, settings, seconds=seconds, result=found)
-        self.write()
+        self._unkept = tried(self._write) is not None
 
     def _way_on(self, task: str) -> str:
+        if self._unkept:
+            return f"{task}: interrupted, and what was measured before could not be kept"
         done = ", ".join(f"{each}{self._of_runs(each)}" for each in self._results.tasks)
         if not done:
             return f"{task}: interrupted, and nothing is kept yet: give the same command again"
@@ -225,13 +232,16 @@ class Kept:
         return f" of {len(measured)} of {len(runs)} runs"
 
     def finish(self) -> None:
-        """See that the page is there, also where nothing was left to be measured."""
-        if not self._written:
-            self.write()
+        """See that the page is there, also where nothing was left to be measured.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self._unkept or not self._written:
+            self._write()
         note(f"wrote {self._folder / PAGE}")
 
-    def write(self) -> None:
-        """Write the report as it stands."""
+    def _write(self) -> None:
         self._results.write(self._folder)
         self._written = True
 
@@ -245,6 +255,7 @@ def _own_folder(runs: Sequence[str]) -> Path | None:
 
 
 def _report(folder: Path, *, force: bool, resume: bool) -> Place:
+    from deliberate.core.atomic import check_writable
     from deliberate.eval.report_folder import require_report
     from deliberate.eval.results import FILE
 

@@ -3,6 +3,7 @@
 options --> Texts --base, subjects--> a report each, shown alone or side by side
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -176,17 +177,18 @@ def _pairs(said: Mapping[str, Any]) -> "PairFormat | None":
 
 
 def _state(data: str | None) -> list[Any] | None:
-    """Which file that is and when it was changed, so that another one is measured anew."""
+    """Which files that are and when each was changed, so that others are measured anew.
+
+    Of several the latest would not do: one that is changed after the clock was set back is not it.
+    """
     if data is None or not Path(data).exists():
         return None
     path = Path(data).resolve()
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    stats = [file.stat() for file in files]
-    return [
-        str(path),
-        sum(s.st_size for s in stats),
-        max((s.st_mtime_ns for s in stats), default=0),
-    ]
+    stats, digest = [file.stat() for file in files], hashlib.sha256()
+    for file, status in zip(files, stats, strict=True):
+        digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return [str(path), sum(status.st_size for status in stats), digest.hexdigest()[:16]]
 
 
 def _counting(advance: Advance) -> Callable[[int, int], None]:

@@ -14,7 +14,6 @@ from deliberate.cli.cache_files import (
     base_for,
     check_fits,
     check_output,
-    check_writable,
     found,
     is_right,
     placed,
@@ -59,6 +58,7 @@ def augment(
     A cache that has latents already is refused; with --force its text part is augmented anew.
     """
     from deliberate.cli.models import chosen_device, load_coprocessor
+    from deliberate.core.atomic import check_writable
     from deliberate.core.cache_file import CacheFile
 
     files, folder = found(cache), cache.is_dir()

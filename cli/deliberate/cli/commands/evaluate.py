@@ -13,7 +13,7 @@ import typer
 from deliberate.cli import bench_options, eval_options, options
 from deliberate.cli.bench import Asked, run_bench
 from deliberate.cli.eval_cost import Costs, costs_named
-from deliberate.cli.eval_kept import Kept, Place, alone, place, write_file
+from deliberate.cli.eval_kept import Kept, Place, alone, place, tried, write_file
 from deliberate.cli.eval_problems import Problems, problems_named
 from deliberate.cli.eval_subjects import compared, load_subjects
 from deliberate.cli.eval_suites import Suite, settled
@@ -118,7 +118,7 @@ def evaluate(
         tasks = _tasks(wanted, runs, settled(context, suite), suite, where)
     model = load()
     with alone(where.folder):
-        results = _measured(tasks, runs, model, where, command=typed)
+        results, unkept = _measured(tasks, runs, model, where, command=typed)
     if as_json:
         plain = {name: as_object(found, runs) for name, found in results.items()}
         emit(plain if suite else plain[tasks[0].name])
@@ -128,6 +128,8 @@ def evaluate(
                 task.show(results[task.name], runs, model.id)
     if where == Place() and suite:
         note("nothing was kept: -o FOLDER writes a report")
+    if unkept is not None:
+        raise unkept
 
 
 def _wanted(said: Mapping[str, Any]) -> list[str]:
@@ -184,12 +186,12 @@ def _tasks(
 
 def _measured(
     tasks: Sequence[Task], runs: Sequence[str], base: "Base", where: Place, *, command: str
-) -> dict[str, Any]:
-    """What each task came to, by name."""
+) -> tuple[dict[str, Any], OSError | None]:
+    """What each task came to, by name, and what hindered keeping it, if anything did."""
     from deliberate.eval.subject import left_out
 
     load = cache(lambda name: load_coprocessor(name, base))
-    kept = None
+    kept = unkept = None
     if where.folder is not None:
         subjects = load_subjects(runs, tasks[0].against, load)
         kept = Kept(where.folder, base, subjects, command=command, names=runs, resume=where.resume)
@@ -219,10 +221,11 @@ def _measured(
             found[task.name] = measure()
         if where.file is not None:
             whole = {name: as_object(each, runs) for name, each in found.items()}
-            write_file(where.file, whole if len(tasks) > 1 else whole[task.name])
+            result = whole if len(tasks) > 1 else whole[task.name]
+            unkept = tried(partial(write_file, where.file, result))
     if kept is not None:
-        kept.finish()
-    return found
+        unkept = tried(kept.finish)
+    return found, unkept
 
 
 def _surroundings(base: "Base", subjects: "Sequence[Subject]") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`deliberate export-embeds`: an augmented cache as input embeddings, for other programs."""
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -111,10 +112,12 @@ def _write(embeds: "torch.Tensor", output: Path, described: dict[str, str]) -> N
     import torch
     from safetensors.torch import save_file
 
-    from deliberate.core.atomic import replacing
+    from deliberate.core.atomic import replacing, write_bytes
 
-    with replacing(output) as temporary:
-        if output.suffix == SAFE:
+    if output.suffix == SAFE:
+        with replacing(output) as temporary:
             save_file({"prompt_embeds": embeds}, temporary, metadata=described)
-        else:
-            torch.save(embeds.clone(), temporary)
+    else:
+        content = io.BytesIO()  # of a full disk torch.save tells in words of its own
+        torch.save(embeds.clone(), content)
+        write_bytes(output, content.getvalue())

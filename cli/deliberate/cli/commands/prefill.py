@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deliberate.cli import options
-from deliberate.cli.cache_files import SUFFIX, check_output, check_writable, is_right
+from deliberate.cli.cache_files import SUFFIX, check_output, is_right
 from deliberate.cli.sharing import ShardName, Share, Work, refuse_share, share_of
 from deliberate.cli.terminal import emit, note, progress
 from deliberate.cli.text_rows import Checked, JsonlRows, Row, SourceRows, TextRows
@@ -150,7 +150,10 @@ def _check_folder(output: Path, checked: Checked, name: str) -> None:
 
     Raises:
         FileExistsError: it holds a cache file of no row.
+        OSError: it cannot be written.
     """
+    from deliberate.core.atomic import check_writable
+
     strays = []
     for path in output.glob(f"*{SUFFIX}"):
         number = int(path.stem) if path.stem.isdecimal() and path.stem.isascii() else 0

@@ -181,10 +181,13 @@ def _serve(
     named: str | None,
 ) -> None:
     """Load what is served, and serve it until it is told to stop."""
+    from deliberate.core.atomic import check_writable
     from deliberate.serve.assembly import assemble
     from deliberate.serve.logs import to_stderr
     from deliberate.serve.run import listen, run
 
+    if store is not None:
+        check_writable(store)
     with listen(settings.host, settings.port) as listening:
         loaded = _base(base, coprocessor, device, dtype)
         settings = dataclasses.replace(settings, name=named or Path(loaded.id).name)

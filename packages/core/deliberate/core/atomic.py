@@ -101,6 +101,21 @@ def _taken(folder: Path) -> int | None:
         os.close(handle)
 
 
+def check_writable(folder: Path) -> None:
+    """See that a folder can be written, or can be made, before hours are spent on what goes there.
+
+    Raises:
+        OSError: it cannot; names it, or the folder in which it would be made.
+    """
+    while not folder.exists() and folder.parent != folder:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file, or leave what was there."""
     with replacing(path) as temporary:
@@ -113,16 +128,24 @@ def replacing_folder(path: Path) -> Generator[Path]:
 
     No folder can be renamed over another, so the one before steps aside for a moment. A process
     that is killed in that moment leaves it to `bring_back`.
+
+    Raises:
+        OSError: it cannot be written; `path` is as it was.
     """
     bring_back(path)
     partial, aside = path.with_name(f".{path.name}.part"), _aside(path)
     shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-    partial.mkdir()
     try:
+        partial.mkdir()
         yield partial
         if path.exists():
             path.rename(aside)
         partial.rename(path)
+    except OSError as error:
+        written = error.filename2 or error.filename  # the second one is where a copy goes
+        if error.errno is None or (written is not None and _PART not in str(written)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:  # gone already if all went well
         bring_back(path)
         shutil.rmtree(partial, ignore_errors=True)

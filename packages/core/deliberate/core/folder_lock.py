@@ -51,11 +51,10 @@ class FolderLock:
                 self._close()
                 self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
                 self._lock()
+            self._sign()
         except OSError as error:
             error.filename = str(folder)  # the reader knows nothing of the lock
             raise
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
     def __enter__(self) -> "FolderLock":
         """The lock itself."""
@@ -93,6 +92,19 @@ class FolderLock:
                 "%r is on a file system without locks: see that no other process works in it",
                 str(self._path.parent),
             )
+
+    def _sign(self) -> None:
+        """Write who holds it.
+
+        Raises:
+            OSError: the disk is full; it is released.
+        """
+        try:
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        except OSError:
+            self.release()
+            raise
 
     def _is_current(self) -> bool:
         """Whether the open file is the one that newcomers find."""

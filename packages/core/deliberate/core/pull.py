@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deliberate.core import fingerprint, hub, weights_file
-from deliberate.core.atomic import replacing_folder
+from deliberate.core.atomic import check_writable, replacing_folder
 from deliberate.core.base import EMBEDDED
 from deliberate.core.checkpoint import CONFIG, FILES, fetch_coprocessor, read_config
 from deliberate.core.errors import DeliberateError
@@ -81,10 +81,14 @@ def pull(name: str, *, output: Path | None = None) -> Pulled:
     Raises:
         CheckpointError: it is no coprocessor, or is damaged.
         DeliberateError: it cannot be had, or `output` holds something else.
+        OSError: `output` cannot be written.
     """
     which = hub.named(name, revision=None, what="coprocessor")
-    if output is not None and output.exists() and not output.is_dir():
-        raise DeliberateError(f"{str(output)!r} is a file: name a folder with -o")
+    if output is not None:
+        if output.exists() and not output.is_dir():
+            raise DeliberateError(f"{str(output)!r} is a file: name a folder with -o")
+        if not output.exists():  # what is there may be the same, and then nothing is written
+            check_writable(output)
     found = fetch_coprocessor(which)
     folder, config = found.folder, read_config(found.folder, name=str(which))
     verified = weights_file.verify(folder, config)

@@ -84,7 +84,7 @@ class Occupied:
             self._lock = folder_lock.FolderLock(self._folder)
 
     def take_if_there(self) -> None:
-        """Lock the folder, but make none for a run that may be refused.
+        """Lock the folder; for a run that may be refused make none, but see that it can be made.
 
         Raises:
             FolderInUseError: another process trains in it; says which.
@@ -92,6 +92,8 @@ class Occupied:
         """
         if self._folder.is_dir():
             self.take()
+        elif not self._folder.exists():
+            atomic.check_writable(self._folder)
 
     def close(self) -> None:
         """Let others have it."""
