@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -24,8 +25,10 @@ def test_the_second_process_is_refused_by_the_first_one_s_number(tmp_path):
         [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout.readline() == "\n"
-    with pytest.raises(FolderInUseError, match=f"in use by process {holder.pid}: wait"):
-        FolderLock(tmp_path)
+    for when in (time.time(), 0, 4 * 10**9):  # nobody is taken for dead by a clock
+        os.utime(tmp_path / NAME, (when, when))
+        with pytest.raises(FolderInUseError, match=f"in use by process {holder.pid}: wait"):
+            FolderLock(tmp_path)
     holder.send_signal(signal.SIGKILL)
     holder.communicate()
     assert (tmp_path / NAME).exists(), "what a killed process leaves"
