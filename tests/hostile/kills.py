@@ -94,7 +94,7 @@ def check_whole(path: Path) -> None:
             for line in content.split(b"\n")[:-1]:
                 json.loads(line)
         case ".png" | ".html" | ".yaml":
-            last = {".png": b"IEND\xaeB`\x82", ".html": b"</html>\n", ".yaml": b"\n"}[path.suffix]
+            last = {".png": b"IEND\xaeB`\x82", ".html": b"</html>", ".yaml": b"\n"}[path.suffix]
             if not content.endswith(last):
                 raise ValueError("does not end as it should")
 
@@ -316,23 +316,21 @@ def commands(work: Path, hub: Any, names: list[str]) -> dict[str, Command]:
     text.write_text("\n".join(texts))
     caches = ["prefill", "--jsonl", str(rows), "--batch", "4", "-o"]
     recipe = {
-        "base.id": "nano",
-        "base.dtype": "float32",
-        "data.train": text,
-        "data.length": 64,
-        "coprocessor.latents": 2,
-        "objective.ahead": 4,
-        "objective.anchors": 8,
-        "train.steps": 40,
-        "train.batch": 2,
-        "train.keep": 2,
-        "train.checkpoint_every": 3,
-        "train.validate_every": 5,
-        "eval.texts": 4,
-        "eval.anchors": 4,
-        "eval.ahead": 4,
+        "base": {"id": "nano", "dtype": "float32"},
+        "data": {"train": str(text), "length": 64},
+        "coprocessor": {"latents": 2},
+        "objective": {"ahead": 4, "anchors": 8},
+        "train": {
+            "steps": 40,
+            "batch": 2,
+            "keep": 2,
+            "checkpoint_every": 3,
+            "validate_every": 5,
+        },
+        "eval": {"texts": 4, "anchors": 4, "ahead": 4},
     }
-    changes = [word for name, value in recipe.items() for word in ("--set", f"{name}={value}")]
+    settings = work / "recipe.yaml"
+    settings.write_text(json.dumps(recipe))  # which is YAML too
     report = (
         "eval nano --suite quick --repeats 1 --prompt-tokens 32 --decoded-tokens 4 --texts 16 "
         "--anchors 4 --length 64 --problems symbols --steps 1-2 --count 4 --delay 0 "
@@ -344,7 +342,7 @@ def commands(work: Path, hub: Any, names: list[str]) -> dict[str, Command]:
         finish(begin(made))
     known = {
         "train": Command(
-            ["train", *changes, "--output-dir", str(work / "run"), "--resume"],
+            ["train", str(settings), "--output-dir", str(work / "run"), "--resume"],
             work / "run",
             of_run,
             home,
@@ -360,7 +358,7 @@ def commands(work: Path, hub: Any, names: list[str]) -> dict[str, Command]:
     }
     if "push" in names:
         known["push"] = Command(
-            ["push", "nano", "someone/nano"],
+            ["push", "nano", "someone/nano", "--without-evaluation"],
             work / "nothing",
             lambda _: dict(hub.repositories["someone/nano"].at("main").files),
             home | hub.environment(work / "home") | {"HF_HUB_OFFLINE": "0"},
