@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,13 @@ class Command:
 
     reset: Callable[[], None] = lambda: None
     """Undoes what was done elsewhere than in the folder."""
+
+    forks: Any = None
+    """Begins its processes sooner, if there is one: `forked.Forks`."""
+
+    def surroundings(self) -> dict[str, str]:
+        """What its processes find in their environment."""
+        return os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | self.environment
 
 
 @dataclass
@@ -105,15 +113,16 @@ class Watch:
     def __init__(self, folder: Path, tally: Tally) -> None:
         self._folder, self._tally, self._seen = folder, tally, {}
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look_on)
+        self._thread = ThreadPoolExecutor(1)
 
     def __enter__(self) -> "Watch":
-        self._thread.start()
+        self._looking = self._thread.submit(self._look_on)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join()
+        self._thread.shutdown()
+        self._looking.result()  # raises what ended it, or the loop would go on unwatched
 
     def _look_on(self) -> None:
         while not self._over.wait(GLANCE):
@@ -133,7 +142,10 @@ class Watch:
             except (ValueError, KeyError, IndexError) as error:
                 self._tally.partial.append(f"{name}: {error}")
         for step in self._folder.glob("checkpoints/step-*"):
-            names = {path.name for path in step.glob("*")}
+            try:
+                names = [path.name for path in step.iterdir()]
+            except FileNotFoundError:  # an old one, removed
+                continue
             if len(names) < 3 and step.exists():
                 self._tally.partial.append(f"{step.name} with {sorted(names)} alone")
 
@@ -155,11 +167,13 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
     return found
 
 
-def begin(command: Command) -> subprocess.Popen:
-    """Start a command's process."""
+def begin(command: Command, *, whole: bool = False) -> Any:
+    """Start a command's process, whole or where that is possible with its imports done."""
+    if command.forks and not whole:
+        return command.forks.begin(command.arguments)
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *command.arguments],
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | command.environment,
+        env=command.surroundings(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -171,7 +185,7 @@ def signs(command: Command) -> object:
     return command.signs() if command.signs else snapshot(command.folder)
 
 
-def finish(process: subprocess.Popen) -> None:
+def finish(process: Any) -> None:
     """Wait for a process's good end.
 
     Raises:
@@ -197,8 +211,8 @@ def timed(command: Command) -> tuple[Any, float, float]:
 
 def killed(command: Command, rng: random.Random, idle: float, work: float) -> str:
     """Run once and kill at a random moment: `done` where it was too late, else where it fell."""
-    before, process = signs(command), begin(command)
     anywhere = rng.random() < ANYWHERE
+    before, process = signs(command), begin(command, whole=anywhere)
     wait = rng.random() * (idle + work if anywhere else work)
     start = None if not anywhere else time.monotonic()
     while process.poll() is None:
@@ -241,6 +255,7 @@ def torture(command: Command, *, kills: int, seed: int) -> Tally:
                 tally.at_work += outcome == "at work"
                 watch.look()
         tally.runs += 1
+        print(f"  {tally.kills} kills, {tally.runs} results", file=sys.stderr, flush=True)  # noqa: T201
         found = command.result(command.folder)
         if found != expected:
             tally.differences.append(f"after {tally.kills} kills: {differing(expected, found)}")
@@ -375,14 +390,20 @@ def main() -> int:
     parser.add_argument("commands", nargs="*", default=names, metavar="COMMAND")
     parser.add_argument("--kills", type=int, default=20, help="of each command")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--forked", action="store_true", help="Fork from a process that has torch imported."
+    )
     asked = parser.parse_args()
     stand_in = load(Path(__file__).parents[1] / "hub_stand_in.py")
+    forked = load(Path(__file__).with_name("forked.py"))
     failed = False
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         hub = stack.enter_context(stand_in.hub_stand_in())
         for name, command in commands(work, hub, asked.commands).items():
             began = time.monotonic()
+            if asked.forked:
+                command.forks = stack.enter_context(forked.Forks(command.surroundings()))
             tally = torture(command, kills=asked.kills, seed=asked.seed)
             print(f"{name}: {tally}; {time.monotonic() - began:,.0f} s", flush=True)  # noqa: T201
             for odd in [*tally.differences, *tally.partial]:

@@ -81,9 +81,8 @@ def test_a_line_of_megabytes(command, line, tmp_path, capsys):
     code, told, seconds, most = ended(COMMANDS[command], tmp_path)
     with capsys.disabled():
         print(  # noqa: T201
-            f"\n{command}, {MEGABYTES} MB of {line}: ended with {code} after {seconds:.0f} CPU seconds, "
-            f"held "
-            f"{most / 2**30:.1f} GiB at most{f': {told[:120]}' if code else ''}"
+            f"\n{command}, {MEGABYTES} MB of {line}: ended with {code} after {seconds:.0f} CPU "
+            f"seconds, held {most / 2**30:.1f} GiB at most{f': {told[:120]}' if code else ''}"
         )
     assert code in {0, 1}
     if code:
