@@ -209,8 +209,12 @@ def timed(command: Command) -> tuple[Any, float, float]:
     return command.result(command.folder), began - start, time.monotonic() - began
 
 
-def killed(command: Command, rng: random.Random, idle: float, work: float) -> str:
-    """Run once and kill at a random moment: `done` where it was too late, else where it fell."""
+def killed(command: Command, rng: random.Random, idle: float, work: float) -> tuple[str, float]:
+    """Run once and kill at a random moment.
+
+    Returns:
+        `done` where it was too late, else where it fell; and seconds of work until then.
+    """
     anywhere = rng.random() < ANYWHERE
     before, process = signs(command), begin(command, whole=anywhere)
     wait = rng.random() * (idle + work if anywhere else work)
@@ -221,10 +225,10 @@ def killed(command: Command, rng: random.Random, idle: float, work: float) -> st
         if start is not None and time.monotonic() - start >= wait:
             process.kill()
             process.communicate()
-            return "at work" if signs(command) != before else "killed"
+            return "at work" if signs(command) != before else "killed", 0.0
         time.sleep(GLANCE / 4)
     finish(process)
-    return "done"
+    return "done", time.monotonic() - start if start is not None and not anywhere else work
 
 
 def torture(command: Command, *, kills: int, seed: int) -> Tally:
@@ -248,8 +252,9 @@ def torture(command: Command, *, kills: int, seed: int) -> Tally:
                 if tally.kills == kills:
                     finish(begin(command))
                     break
-                outcome = killed(command, rng, idle, work)
+                outcome, spent = killed(command, rng, idle, work)
                 if outcome == "done":
+                    work = min(work, spent)  # the machine is less busy than it was
                     break
                 tally.kills += 1
                 tally.at_work += outcome == "at work"
