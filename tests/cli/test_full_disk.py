@@ -258,3 +258,33 @@ def test_pulling_names_the_folder_that_is_full(
     assert not (small.path / "here").exists()
     small.resize(ROOM)
     assert run("pull", "someone/x", "-o", small.path / "here").code == 0
+
+
+@pytest.mark.parametrize("room", [16 << 10, 160 << 10])
+def test_no_room_for_what_is_kept_of_texts_is_told_of(run, filled, disk, recipe, monkeypatch, room):
+    """Neither for the copy that `datasets` makes of them, nor for the rows of tokens."""
+    texts = [f"{number} " + "some words more. " * 17 for number in range(300)]
+    Path("mine.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    settings = json.loads(recipe.read_text())
+    settings["data"]["train"] = "mine.jsonl"
+    recipe.write_text(json.dumps(settings))
+    small = disk(room)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(small.path / "kept"))
+    _, told = filled("train", recipe, "--output-dir", "run")
+    assert str(small.path) in told
+    assert not Path("run").exists()
+    small.resize(ROOM)
+    assert run("train", recipe, "--output-dir", "run").code == 0
+
+
+def test_no_room_for_what_comes_from_the_hub_is_told_of(
+    filled, run, hub, disk, coprocessor_folder, monkeypatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    names = ("config.json", "model.safetensors")
+    hub.add("someone/x", {name: (coprocessor_folder / name).read_bytes() for name in names})
+    small = disk(16 << 10)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(small.path / "hub"))
+    filled("pull", "someone/x")
+    small.resize(ROOM)
+    assert run("pull", "someone/x").code == 0

@@ -13,6 +13,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from deliberate.core.errors import TextError
+from deliberate.core.source_files import copies_named
 from deliberate.core.tokens import STRETCH, read
 
 
@@ -81,6 +82,7 @@ class Packer:
         return [mark - start for mark in self.marks[low:high]]
 
 
+@copies_named()
 def pack(
     texts: Dataset,
     tokenizer: PreTrainedTokenizerBase,

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from deliberate.core.errors import TextError
 from deliberate.core.passages import Passage
+from deliberate.core.source_files import copies_named
 from deliberate.core.sources import (
     Source,
     check_field,
@@ -200,6 +201,7 @@ def validation_pairs(
     return f"{label(train)} (held out)", concatenate_datasets(parts)
 
 
+@copies_named()
 def tokenize_pairs(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, form: PairFormat) -> Dataset:
     """Each pair's tokens, and the index of the question's last one.
 
@@ -233,6 +235,7 @@ def tokenize_pairs(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, form: Pai
     return pairs.map(cut, batched=True, remove_columns=["question", "answer"])
 
 
+@copies_named()
 def fitting(rows: Dataset, room: Room, *, source: str) -> Dataset:
     """The tokenized pairs that fit; those that do not are left out.
 

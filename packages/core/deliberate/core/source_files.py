@@ -5,11 +5,13 @@ path --files_of--> reader, files --readable--> those without damage, the others 
 
 import glob
 import logging
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from datasets import config as datasets_config
 from datasets import load_dataset
 from datasets.exceptions import DatasetsError
 
@@ -60,6 +62,21 @@ def loaded(kind: str, files: Sequence[Path], *, streaming: bool) -> Any:
     patterns = [glob.escape(str(file)) for file in files]  # else `a[1].txt` is one
     options: dict[str, Any] = {"sample_by": "document"} if kind == "text" else {}
     return load_dataset(kind, data_files=patterns, split="train", streaming=streaming, **options)
+
+
+@contextmanager
+def copies_named() -> Generator[None]:
+    """Name the folder where `datasets` keeps copies, of texts and of what is made of them.
+
+    Raises:
+        OSError: as the block raised it; where that names no file, with the folder's name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(datasets_config.HF_DATASETS_CACHE)
+        raise
 
 
 def _is_readable(kind: str, file: Path) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, cast
 from datasets import Dataset, Value, concatenate_datasets
 
 from deliberate.core.errors import TextError
+from deliberate.core.source_files import copies_named
 from deliberate.core.sources import (
     EMBEDDED,
     Source,
@@ -34,6 +35,7 @@ HELD_OUT = 0.05
 """Share of a path's texts that is held out where no validation is named."""
 
 
+@copies_named()
 def documents(
     source: str | Source, *, split: str = "train", field: str = "text", domain: str | None = None
 ) -> Dataset:

@@ -14,6 +14,7 @@ from deliberate.core.errors import DeliberateError, TextError
 from deliberate.core.groups import last_anchor, sample_anchors
 from deliberate.core.packing import Packer, pack
 from deliberate.core.passages import Passage, passages
+from deliberate.core.source_files import copies_named
 from deliberate.core.sources import EMBEDDED, Source, sources
 from deliberate.core.texts import documents, hold_out, validation_texts
 from deliberate.train.batch import Batch, moved
@@ -91,6 +92,7 @@ def _part(source: Source, recipe: Recipe, base: Base, share: Processes) -> Part:
     return _packed(source, recipe, base, share)
 
 
+@copies_named()
 def _packed(source: Source, recipe: Recipe, base: Base, share: Processes) -> Packed:
     """The rows of a source that is read whole.
 
