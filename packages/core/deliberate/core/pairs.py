@@ -217,22 +217,31 @@ def tokenize_pairs(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, form: Pai
         A dataset with columns `token_ids` and `anchor`, and `domain` if the pairs have it, in the
         order of the pairs.
     """
-    stop = tokenizer.eos_token_id
-    ends = [] if stop is None else [stop]
-    # Some tokenizers end a text by themselves, and a question is not the end of one.
-    ended = bool(ends) and tokenizer("a")["input_ids"][-1:] == ends
+    reader = _PairReader(tokenizer, form)
+    return pairs.map(reader, batched=True, remove_columns=["question", "answer"])
 
-    def cut(rows: Mapping[str, list[str]]) -> dict[str, list]:
-        asked = token_lists(tokenizer, map(form.asked, rows["question"]))
-        answered = token_lists(tokenizer, map(form.answered, rows["answer"]), special=False)
-        questions = [ids[:-1] if ended else ids for ids in asked]
-        answers = [[*ids, *ends] for ids in answered]
+
+class _PairReader:
+    """Tokenizes pairs; an object, since `datasets` takes the code of functions to pieces."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, form: PairFormat) -> None:
+        stop = tokenizer.eos_token_id
+        self._tokenizer, self._form = tokenizer, form
+        self._ends = [] if stop is None else [stop]
+        # Some tokenizers end a text by themselves, and a question is not the end of one.
+        self._ended = bool(self._ends) and tokenizer("a")["input_ids"][-1:] == self._ends
+
+    def __call__(self, rows: Mapping[str, list[str]]) -> dict[str, list]:
+        """Columns `token_ids` and `anchor` of rows with `question` and `answer`."""
+        asked = token_lists(self._tokenizer, map(self._form.asked, rows["question"]))
+        written = map(self._form.answered, rows["answer"])
+        answered = token_lists(self._tokenizer, written, special=False)
+        questions = [ids[:-1] if self._ended else ids for ids in asked]
+        answers = [[*ids, *self._ends] for ids in answered]
         return {
             "token_ids": [[*q, *a] for q, a in zip(questions, answers, strict=True)],
             "anchor": [len(ids) - 1 for ids in questions],
         }
-
-    return pairs.map(cut, batched=True, remove_columns=["question", "answer"])
 
 
 @copies_named()
