@@ -277,6 +277,7 @@ def test_no_room_for_what_is_kept_of_texts_is_told_of(run, filled, disk, recipe,
     assert run("train", recipe, "--output-dir", "run").code == 0
 
 
+@pytest.mark.filterwarnings("ignore:Not enough free disk space:UserWarning")
 def test_no_room_for_what_comes_from_the_hub_is_told_of(
     filled, run, hub, disk, coprocessor_folder, monkeypatch
 ):
