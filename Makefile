@@ -46,7 +46,7 @@ TORTURE_SEED ?= 1
 TORTURE_KILLS ?= 20
 torture: install
 	TORTURE_SEED=$(TORTURE_SEED) $(BIN)/pytest -q tests/hostile/torture.py tests/hostile/torture_texts.py
-	$(BIN)/python tests/hostile/kills.py --kills $(TORTURE_KILLS) --seed $(TORTURE_SEED)
+	$(BIN)/python tests/hostile/kills.py --forked --kills $(TORTURE_KILLS) --seed $(TORTURE_SEED)
 
 bench: install
 	for claim in startup cache_io decode one_pass utilisation memory head kinds serve load; do $(BIN)/python benchmarks/$$claim.py || exit 1; done
