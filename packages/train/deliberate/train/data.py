@@ -100,10 +100,10 @@ def _packed(source: Source, recipe: Recipe, base: Base, share: Processes) -> Pac
         TextError: there is not one for each process.
     """
     data, markers = recipe.data, recipe.objective.markers or ()
-    as_asked = {"length": data.length, "markers": markers}
+    tokenizer, length = base.tokenizer, data.length
     rows = kept_rows(
-        lambda: decisive_of(source, base.tokenizer, **as_asked),
-        lambda: pack(_texts(source, recipe), base.tokenizer, **as_asked),
+        lambda: decisive_of(source, tokenizer, length=length, markers=markers),
+        lambda: pack(_texts(source, recipe), tokenizer, length=length, markers=markers),
     )
     if len(rows) < share.count:
         found = "less than" if not len(rows) else f"{len(rows)} rows of"
