@@ -69,7 +69,7 @@ def test_a_base_that_is_not_on_the_hub_is_not_linked_there(run):
     assert 'load_base("path/to/mine")' in card
 
 
-def test_the_embedded_base_needs_no_name_in_thecard_of(run):
+def test_the_embedded_base_needs_no_name_in_the_card(run):
     config = json.loads((run / "config.json").read_text())
     config["base"].update(id="nano", revision="")
     config.pop("checksum")  # changed by hand
