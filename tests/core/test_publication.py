@@ -23,6 +23,7 @@ REPO = "someone/thinker"
         ("file:///home/me/x.txt", "x.txt"),
         ("user/repo", "user/repo"),
         ("stdlib (held out)", "stdlib (held out)"),
+        ("stdlib, /home/me/x.txt, ~/y.txt, a/b (held out)", "stdlib, x.txt, y.txt, a/b (held out)"),
         ([{"a": "/b/c"}, 1.5, None], [{"a": "c"}, 1.5, None]),
     ],
 )
