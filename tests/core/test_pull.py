@@ -95,6 +95,21 @@ def test_weights_that_are_not_those_of_the_checksum_are_refused(hub, shared):
     assert pull(f"{REPO}@v1").verified
 
 
+@pytest.mark.parametrize("name", [REPO, f"{REPO}@v1"])
+def test_weights_that_were_damaged_in_the_cache_are_told_apart_without_a_network(
+    hub, shared, monkeypatch, name
+):
+    weights = (pull(name).folder / "model.safetensors").resolve()
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with monkeypatch.context() as patch:
+        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        with pytest.raises(CheckpointError, match="in the Hub's cache, and cannot be fetched"):
+            pull(name)
+    assert pull(name).verified
+
+
 def test_a_coprocessor_without_weights_is_refused(hub, shared):
     shared.commit("forget", added={}, removed={"model.safetensors"})
     with pytest.raises(CheckpointError, match=r"has no model\.safetensors"):

@@ -16,13 +16,12 @@ from huggingface_hub import (
     CommitOperationDelete,
     HfApi,
     ModelInfo,
-    constants,
     get_token,
 )
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
 from deliberate.core.card_tables import PLOTS
-from deliberate.core.hub import LOGIN, page_of
+from deliberate.core.hub import LOGIN, endpoint, page_of
 from deliberate.core.hub_results import FOLDER
 from deliberate.core.patience import asked_to_wait, bounded, patiently, root_of, status_of
 from deliberate.core.publication import RECIPE, Publication, PublishError
@@ -167,28 +166,28 @@ def _explained(repo: str) -> Generator[None]:
 
 
 def _sentence(error: BaseException, repo: str) -> str:
-    endpoint, status = constants.ENDPOINT, status_of(error)
+    hub, status = endpoint(), status_of(error)
     if not isinstance(error, HfHubHTTPError) or status is None:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         if isinstance(error, KeyError):
             reason = f"it answered without {reason}"
         return (
-            f"cannot publish at {endpoint}: {without_secrets(reason)}; run the same command again, "
+            f"cannot publish at {hub}: {without_secrets(reason)}; run the same command again, "
             "it goes on"
         )
     if status == 429:
         seconds = asked_to_wait(error)
         wait = "a few minutes" if seconds is None else f"{seconds} seconds"
-        return f"{endpoint} has had too many requests: run the same command again in {wait}"
+        return f"{hub} has had too many requests: run the same command again in {wait}"
     return {
-        401: f"{endpoint} does not accept the token: {LOGIN}, with one that may write",
+        401: f"{hub} does not accept the token: {LOGIN}, with one that may write",
         403: f"the token may not write to {repo!r}: check whose it is, and that it may write",
-        404: f"{endpoint} has no place for {repo!r}: check the name of the user or organization",
+        404: f"{hub} has no place for {repo!r}: check the name of the user or organization",
         409: f"{repo!r} was changed meanwhile: see {page_of(repo)}, and run the same command again",
         412: f"{repo!r} was changed meanwhile: see {page_of(repo)}, and run the same command again",
     }.get(
         status,
-        f"{endpoint} answered {status} for {repo!r}{_said(error)}: run the same command again, it "
+        f"{hub} answered {status} for {repo!r}{_said(error)}: run the same command again, it "
         "goes on",
     )
 
