@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from huggingface_hub import get_session
 from huggingface_hub.utils import logging as hub_logging
 
 from deliberate.core import patience
@@ -161,10 +162,29 @@ def test_a_pull_that_stays_refused_is_one_sentence(shared, fault, route, status,
     assert not (tmp_path / "here").exists()
 
 
-def test_more_patience_than_we_have_is_said_with_the_number_of_seconds(shared, fault, impatient):
-    fault("GET /api/models/", status=429, headers={"Retry-After": "86400"}, times=99)
+LONG = [{"Retry-After": "86400"}, {"RateLimit": '"api";r=0;t=86400', "Retry-After": "1"}]
+
+
+@pytest.mark.parametrize("headers", LONG)
+@pytest.mark.parametrize("route", ["GET /api/models/", "/tree/", "GET /.*/resolve/"])
+def test_a_pull_has_no_more_patience_than_we_say(shared, fault, impatient, route, headers):
+    fault(route, status=429, headers=headers, times=99)
     assert "try again in 86400 seconds" in refused(lambda: pull(REPO))
     assert not impatient.slept
+
+
+@pytest.mark.parametrize("headers", LONG)
+@pytest.mark.parametrize("route", ["POST /api/repos/create", "/preupload/", "PUT /uploads/"])
+def test_a_push_has_no_more_patience_than_we_say(hub, run, fault, impatient, route, headers):
+    fault(route, status=429, headers=headers, times=99)
+    assert "the same command again in 86400 seconds" in refused(lambda: pushed(run))
+    assert not impatient.slept
+
+
+def test_a_push_waits_until_the_window_of_requests_ends(hub, run, fault, impatient):
+    fault("POST /api/repos/create", status=429, headers={"RateLimit": '"api";r=0;t=55'})
+    pushed(run)
+    assert impatient.slept == [55]
 
 
 def test_a_hub_that_is_silent_is_given_up(hub, run, shared, fault, monkeypatch):
@@ -177,6 +197,19 @@ def test_a_hub_that_is_silent_is_given_up(hub, run, shared, fault, monkeypatch):
         publish(prepare(run, REPO))
     assert time.monotonic() - began < 20
     hub.faults.clear()
+
+
+def test_a_request_has_our_limits_where_it_has_none(hub, monkeypatch):
+    def limits(**asked):
+        with patience.bounded():
+            request = get_session().build_request("GET", hub.url, **asked)
+            for hook in get_session().event_hooks["request"]:
+                hook(request)
+        return request.extensions["timeout"]
+
+    parts = {"connect": 10.0, "read": 120.0, "write": 120.0, "pool": 120.0}
+    assert limits() == parts
+    assert limits(timeout=3.0) == dict.fromkeys(parts, 3.0)
 
 
 def test_a_slow_hub_is_waited_for(shared, fault, monkeypatch):
