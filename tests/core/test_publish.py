@@ -99,6 +99,8 @@ def test_an_evaluation_of_earlier_weights_does_not_stay_on_the_hub(hub, run):
         ("create", 500, "answered 500"),
         ("/commit/", 403, "the token may not write"),
         ("/uploads/", 403, "the token may not write"),
+        ("/commit/", 403, r"may not write to 'someone/thinker' \(refused by the test\)"),
+        ("/preupload/", 400, r"does not accept 'someone/thinker' as it is \(refused by the test\)"),
         ("validate-yaml", 502, "answered 502"),
     ],
 )
@@ -110,6 +112,14 @@ def test_a_refusal_of_the_hub_is_one_sentence_and_publishes_nothing(
         publish(prepare(run, REPO))
     assert "\n" not in str(caught.value)
     assert all(len(repository.commits) == 1 for repository in hub.repositories.values())
+
+
+def test_a_card_that_the_hub_refuses_is_told_before_anything_is_made_or_sent(hub, run):
+    hub.refusals["validate-yaml"] = 400
+    with pytest.raises(PublishError, match=r"\(refused by the test\): change that, and run"):
+        publish(prepare(run, REPO, licence="no-such"))
+    assert not hub.repositories
+    assert not hub.uploads
 
 
 def test_a_wrong_token_is_one_sentence(hub, run, monkeypatch):
@@ -158,9 +168,21 @@ def test_a_pull_request_changes_no_branch_and_its_address_is_told(hub, run):
 
 
 def test_a_pull_request_needs_a_repository(hub, run):
-    with pytest.raises(PublishError, match="has no place for 'someone/thinker'"):
+    with pytest.raises(PublishError, match=r"has no repository 'someone/thinker' .* --create-pr"):
         publish(prepare(run, REPO, create_pr=True))
     assert not hub.repositories
+
+
+@pytest.mark.parametrize(
+    "named", [{"revision": "refs/pr/9"}, {"revision": "v9", "create_pr": True}]
+)
+def test_a_branch_that_is_not_there_and_cannot_be_made_is_named(hub, run, named):
+    hub.add(REPO, {})
+    with pytest.raises(
+        PublishError, match=f"'someone/thinker' has no branch '{named['revision']}'"
+    ):
+        publish(prepare(run, REPO, **named))
+    assert not hub.uploads
 
 
 def test_a_tag_names_the_commit_and_is_never_moved(hub, run):

@@ -16,9 +16,12 @@ from huggingface_hub import (
     CommitOperationDelete,
     HfApi,
     ModelInfo,
+    constants,
+    get_session,
     get_token,
 )
-from huggingface_hub.errors import HfHubHTTPError, HTTPError
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, RevisionNotFoundError
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from deliberate.core.card_tables import PLOTS
 from deliberate.core.hub import LOGIN, endpoint, page_of
@@ -52,13 +55,14 @@ def publish(publication: Publication) -> Published:
         PublishError: there is no token, or the Hub refuses or cannot be reached.
     """
     repo, branch = publication.repo, publication.branch
-    with _explained(repo):
+    with _explained(publication):
         token = get_token()
         if token is None:
             raise PublishError(
                 f"no token for the Hub: {LOGIN}, with one that may write "
                 "(https://huggingface.co/settings/tokens)"
             )
+        patiently(lambda: _check_card(publication.card, token))
         api = HfApi(token=token)
         if not publication.create_pr:
             _make_place(api, publication)
@@ -74,6 +78,16 @@ def publish(publication: Publication) -> Published:
         if publication.tag is not None and tagged != commit.oid:
             _tag(api, publication, commit, tagged)
     return Published(url=commit.pr_url or page_of(repo), commit=commit.oid)
+
+
+def _check_card(card: str, token: str) -> None:
+    """See that the Hub takes the card's metadata, before anything large is sent."""
+    answer = get_session().post(
+        f"{constants.ENDPOINT}/api/validate-yaml",
+        json={"repoType": "model", "content": card},
+        headers=build_hf_headers(token=token),
+    )
+    hf_raise_for_status(answer)
 
 
 def _make_place(api: HfApi, publication: Publication) -> None:
@@ -153,7 +167,7 @@ def _tag(api: HfApi, publication: Publication, commit: CommitInfo, tagged: str |
 
 
 @contextmanager
-def _explained(repo: str) -> Generator[None]:
+def _explained(publication: Publication) -> Generator[None]:
     """Turn what the Hub's client raises into one sentence.
 
     Raises:
@@ -162,11 +176,11 @@ def _explained(repo: str) -> Generator[None]:
     try:
         yield
     except (HTTPError, OSError, RuntimeError, ValueError, KeyError) as error:
-        raise PublishError(_sentence(root_of(error), repo)) from error
+        raise PublishError(_sentence(root_of(error), publication)) from error
 
 
-def _sentence(error: BaseException, repo: str) -> str:
-    hub, status = endpoint(), status_of(error)
+def _sentence(error: BaseException, publication: Publication) -> str:
+    repo, hub, status = publication.repo, endpoint(), status_of(error)
     if not isinstance(error, HfHubHTTPError) or status is None:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         if isinstance(error, KeyError):
@@ -179,17 +193,37 @@ def _sentence(error: BaseException, repo: str) -> str:
         seconds = asked_to_wait(error)
         wait = "a few minutes" if seconds is None else f"{seconds} seconds"
         return f"{hub} has had too many requests: run the same command again in {wait}"
+    said = _said(error)
+    odd = f"{hub} does not accept {repo!r} as it is{said}: change that, and run the command again"
+    changed = f"{repo!r} was changed meanwhile{said}: see {publication.url}, and run the same again"
     return {
+        400: odd,
         401: f"{hub} does not accept the token: {LOGIN}, with one that may write",
-        403: f"the token may not write to {repo!r}: check whose it is, and that it may write",
-        404: f"{hub} has no place for {repo!r}: check the name of the user or organization",
-        409: f"{repo!r} was changed meanwhile: see {page_of(repo)}, and run the same command again",
-        412: f"{repo!r} was changed meanwhile: see {page_of(repo)}, and run the same command again",
+        403: f"the token may not write to {repo!r}{said}: check whose it is, and that it may write",
+        404: _absent(error, publication),
+        409: changed,
+        412: changed,
+        413: odd,
+        422: odd,
     }.get(
         status,
-        f"{hub} answered {status} for {repo!r}{_said(error)}: run the same command again, it "
-        "goes on",
+        f"{hub} answered {status} for {repo!r}{said}: run the same command again, it goes on",
     )
+
+
+def _absent(error: BaseException, publication: Publication) -> str:
+    """What it comes to that something is not there."""
+    repo, branch = publication.repo, publication.branch
+    if isinstance(error, RevisionNotFoundError):
+        return (
+            f"{repo!r} has no branch {branch!r}: see {publication.url}/tree/main for those it has"
+        )
+    if publication.create_pr:
+        return (
+            f"{endpoint()} has no repository {repo!r} for a pull request: check the id, or leave "
+            "out --create-pr to make it"
+        )
+    return f"{endpoint()} has no place for {repo!r}: check the name of the user or organization"
 
 
 def _said(error: HfHubHTTPError) -> str:
