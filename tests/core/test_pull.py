@@ -1,6 +1,7 @@
 """What is pulled is what was published, whole, or nothing."""
 
 import json
+from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
@@ -75,6 +76,34 @@ def test_a_folder_is_filled_once_and_nothing_else_is_overwritten(shared, run, tm
     assert (place / "recipe.yaml").read_text() == "mine"
     with pytest.raises(DeliberateError, match="is a file"):
         pull(REPO, output=run / "config.json")
+
+
+def test_the_folder_that_one_is_in_is_not_replaced(hub, shared, tmp_path, monkeypatch):
+    (tmp_path / "here" / "below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("here/below")
+    monkeypatch.chdir(tmp_path / "here" / "below")
+    for name in (".", tmp_path / "here" / "below", tmp_path / "link"):
+        with pytest.raises(DeliberateError, match="is the folder that you are in"):
+            pull(REPO, output=Path(name))
+    assert not hub.requests
+    pull(REPO, output=Path("it"))
+    assert Path("it/config.json").exists()
+
+
+def test_an_empty_folder_that_a_link_leads_to_is_filled(shared, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    assert pull(REPO, output=tmp_path / "link").folder == tmp_path / "link"
+    assert (tmp_path / "empty/config.json").exists()
+    assert {path.name for path in tmp_path.iterdir()} >= {"empty", "link"}
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_settings_that_are_younger_than_a_file_are_told(shared):
+    config = json.loads(shared.commits[-1].files["config.json"])
+    del config["checksum"], config["coprocessor"]["latents"], config["coprocessor"]["positions"]
+    shared.commit("old", added={"config.json": json.dumps(config).encode()}, removed=set())
+    assert (pull(REPO).settings["latents"], pull(REPO).settings["positions"]) == (4, "after")
 
 
 def test_what_is_no_coprocessor_is_refused_before_its_weights_are_fetched(hub):
