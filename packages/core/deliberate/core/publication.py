@@ -9,7 +9,7 @@ import json
 import math
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
@@ -110,7 +110,7 @@ def prepare(
             f"no run folder at {str(run)!r}: give the folder that `deliberate train` wrote"
         )
     config = read_config(folder)
-    settings_of(config, folder)
+    settings = settings_of(config, folder)
     weights_file.verify(folder, config)
     parameters, dtype = _weights(folder / WEIGHTS)
     identity = fingerprint.of_coprocessor(folder, config["coprocessor"])
@@ -123,7 +123,7 @@ def prepare(
     card = write_card(
         Subject(
             repo=where.repo,
-            config=values_without_secrets(config),
+            config=values_without_secrets({**config, "coprocessor": asdict(settings)}),
             fingerprint=identity,
             parameters=parameters,
             dtype=dtype,
