@@ -85,15 +85,30 @@ def test_a_push_that_stays_refused_is_one_sentence_and_shows_nothing(
     repository = hub.add(REPO, {"notes.txt": b"mine"})
     fault(route, status=status, times=99)
     before = list(repository.commits)
-    if status == 409 and "create" not in route and "branch" not in route:
-        told = refused(lambda: pushed(run)) if "tag" not in route else ""
-        assert "changed meanwhile" in told or "tag" in route
-    elif status != 409 and not ("create" in route and status in {401, 403}):
+    if "create" in route and status in {401, 403, 409}:
         # Who may not make a repository may still write to one that is there.
+        assert pushed(run).commit == repository.branches["trial"][-1].sha
+    else:
         told = refused(lambda: pushed(run))
-        assert REPO in told or hub.url in told
+        seen = repository.branches.get("trial", before)[-1]
+        assert REPO in told or hub.url in told or seen.sha in told
+        assert (seen.files == before[-1].files) == (route != "/tag/")
     assert repository.commits == before
     assert "uploads/" not in capfd.readouterr().err
+
+
+def test_a_tag_that_somebody_else_made_meanwhile_is_not_taken_for_ours(hub, run, fault):
+    fault("/tag/", status=409)
+    assert "published as commit" in refused(lambda: pushed(run))
+    repository = hub.repositories[REPO]
+    repository.tags["v1"] = repository.branches["trial"][-1].sha
+    assert pushed(run).commit == repository.tags["v1"]
+
+
+def test_a_tag_whose_answer_is_lost_is_found_to_be_there(hub, run, fault):
+    fault("/tag/", lost=True)
+    assert hub.repositories.get(REPO) is None
+    assert pushed(run).commit == hub.repositories[REPO].tags["v1"]
 
 
 def test_an_upload_that_was_cut_goes_on_with_what_is_missing(hub, run, fault):

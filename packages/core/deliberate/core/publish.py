@@ -140,9 +140,7 @@ def _tagged(api: HfApi, publication: Publication, present: ModelInfo) -> str | N
     """
     if publication.tag is None:
         return None
-    refs = patiently(lambda: api.list_repo_refs(publication.repo))
-    commits = {tag.name: tag.target_commit for tag in refs.tags}
-    found = commits.get(publication.tag)
+    found = _commit_of_tag(api, publication)
     if found not in {None, present.sha}:
         raise PublishError(
             f"tag {publication.tag!r} is at another commit of {publication.repo!r}: choose "
@@ -157,13 +155,21 @@ def _tag(api: HfApi, publication: Publication, commit: CommitInfo, tagged: str |
     Raises:
         PublishError: the tag is another commit's.
     """
-    tag = publication.tag or ""
-    if tagged is not None:
+    repo, tag = publication.repo, publication.tag or ""
+    if tagged is None:
+        # One that is there may be ours, its answer lost, or somebody's who was faster.
+        patiently(lambda: api.create_tag(repo, tag=tag, revision=commit.oid, exist_ok=True))
+        tagged = _commit_of_tag(api, publication)
+    if tagged != commit.oid:
         raise PublishError(
-            f"published as commit {commit.oid}, but tag {tag!r} is at the commit before: push "
-            "again with another tag"
+            f"published as commit {commit.oid}, but tag {tag!r} is not at it: push again with "
+            "another tag"
         )
-    patiently(lambda: api.create_tag(publication.repo, tag=tag, revision=commit.oid, exist_ok=True))
+
+
+def _commit_of_tag(api: HfApi, publication: Publication) -> str | None:
+    refs = patiently(lambda: api.list_repo_refs(publication.repo))
+    return {tag.name: tag.target_commit for tag in refs.tags}.get(publication.tag or "")
 
 
 @contextmanager
