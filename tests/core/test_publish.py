@@ -81,6 +81,18 @@ def test_pushing_the_same_again_changes_nothing(hub, run):
     assert len(hub.repositories[REPO].commits) == 2
 
 
+def test_weights_that_a_run_replaced_meanwhile_are_not_sent_beside_settings_of_others(hub, run):
+    publication = prepare(run, REPO)
+    weights = bytearray((run / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (run / "model.safetensors").write_bytes(weights)
+    (run / "config.json").write_text("{}")
+    with pytest.raises(PublishError, match=r"model.safetensors' was changed since it was checked"):
+        publish(publication)
+    assert len(hub.repositories[REPO].commits) == 1
+    assert not hub.uploads
+
+
 def test_an_evaluation_of_earlier_weights_does_not_stay_on_the_hub(hub, run):
     hub.add(REPO, {"eval.json": b"old", "recipe.yaml": b"old", "notes.txt": b"mine"})
     (run / "eval.json").unlink()

@@ -30,6 +30,7 @@ from deliberate.core.patience import asked_to_wait, bounded, patiently, root_of,
 from deliberate.core.publication import RECIPE, Publication, PublishError
 from deliberate.core.redaction import without_secrets
 from deliberate.core.run_results import EVALUATION
+from deliberate.core.weights_file import WEIGHTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +122,19 @@ def _commit(api: HfApi, publication: Publication, present: ModelInfo) -> CommitI
 
 
 def _additions(publication: Publication) -> list[CommitOperationAdd]:
-    return [CommitOperationAdd(name, content) for name, content in publication.files.items()]
+    """The files to be sent, as they are now.
+
+    Raises:
+        PublishError: the weights are others than those that were checked.
+    """
+    made = [CommitOperationAdd(name, content) for name, content in publication.files.items()]
+    [weights] = [each.upload_info for each in made if each.path_in_repo == WEIGHTS]
+    if weights.sha256.hex() != publication.weights:
+        raise PublishError(
+            f"{str(publication.files[WEIGHTS])!r} was changed since it was checked, such as by a "
+            "run that goes on: run the same command again"
+        )
+    return made
 
 
 def _stale(publication: Publication, present: ModelInfo) -> Sequence[str]:
