@@ -20,7 +20,7 @@ _KNOWN = (
     r"\bglpat-[A-Za-z0-9_-]{16,}",
     r"\bAKIA[A-Z0-9]{16}\b",
     r"\bxox[abprs]-[A-Za-z0-9-]{10,}",
-    r"\beyJ[A-Za-z0-9_-]{10,4096}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*",
+    r"(?<![\w-])eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*",
 )
 # The time that these take grows with the length of a text and no faster.
 _TOKEN = re.compile("|".join(_KNOWN))
