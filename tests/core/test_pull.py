@@ -1,6 +1,8 @@
 """What is pulled is what was published, whole, or nothing."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -97,6 +99,22 @@ def test_an_empty_folder_that_a_link_leads_to_is_filled(shared, tmp_path):
     assert (tmp_path / "empty/config.json").exists()
     assert {path.name for path in tmp_path.iterdir()} >= {"empty", "link"}
     assert not list(tmp_path.glob(".*"))
+
+
+def test_two_processes_do_not_fill_the_same_folder(shared, tmp_path, monkeypatch):
+    copied, said = shutil.copyfile, []
+
+    def copy(*paths):
+        with pytest.raises(DeliberateError) as error:
+            pull(REPO, output=tmp_path / "here")
+        said.append(str(error.value))
+        return copied(*paths)
+
+    monkeypatch.setattr(shutil, "copyfile", copy)
+    pulled = pull(REPO, output=tmp_path / "here")
+    assert f"process {os.getpid()} fills" in said[0]
+    assert len(said) == len(list(pulled.folder.iterdir())) == 4
+    assert [path.name for path in tmp_path.glob(".*")] == []
 
 
 def test_settings_that_are_younger_than_a_file_are_told(shared):

@@ -21,6 +21,7 @@ from deliberate.core.checkpoint import (
     settings_of,
 )
 from deliberate.core.errors import DeliberateError
+from deliberate.core.folder_lock import FolderInUseError, FolderLock
 from deliberate.core.kinds import KINDS
 from deliberate.core.local_paths import without_folders
 from deliberate.core.weights_file import WEIGHTS
@@ -130,7 +131,7 @@ def _put(folder: Path, output: Path) -> None:
     """Copy a coprocessor's files into a folder of their own, all or none.
 
     Raises:
-        DeliberateError: something else is there.
+        DeliberateError: something else is there, or another process fills it.
     """
     present = [name for name in FILES if (folder / name).is_file()]
     if output.exists() and any(output.iterdir()):
@@ -140,10 +141,19 @@ def _put(folder: Path, output: Path) -> None:
             f"{str(output)!r} holds something else: name another folder with -o, or remove it"
         )
     place = output.resolve()  # a link stays one
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with replacing_folder(place) as partial:
-        for name in present:
-            shutil.copyfile(folder / name, partial / name)
+    try:
+        # Beside the folder, which two processes would otherwise make in the same place.
+        with (
+            FolderLock(place.with_name(f".{place.name}.pull")),
+            replacing_folder(place) as partial,
+        ):
+            for name in present:
+                shutil.copyfile(folder / name, partial / name)
+    except FolderInUseError as error:
+        raise DeliberateError(
+            f"process {error.holder} fills {str(output)!r} already: wait for it, or name another "
+            "folder with -o"
+        ) from error
 
 
 def _same(folder: Path, output: Path, names: list[str]) -> bool:
