@@ -62,7 +62,7 @@ class _Answers(BaseHTTPRequestHandler):
         self.body = self.rfile.read(size)
         time.sleep(self.fault.delay)
         if self.fault.status:
-            return self._send(self.fault.status, {"error": "a fault"}, **self.fault.headers)
+            return self._send(self.fault.status, {"error": self.fault.says}, **self.fault.headers)
         for pattern, status in self.hub.refusals.items():
             if re.search(pattern, line):
                 return self._send(status, {"error": "refused by the test"})

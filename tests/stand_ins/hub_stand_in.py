@@ -57,6 +57,9 @@ class Fault:
     pattern: str
     times: int = 1
     status: int = 0
+    says: str = "a fault"
+    """What is answered beside the status."""
+
     headers: dict[str, str] = field(default_factory=dict)
     cut: int = -1
     """Bytes of what is sent, either way, before the connection is cut."""
