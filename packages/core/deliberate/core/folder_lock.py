@@ -15,6 +15,8 @@ from types import TracebackType
 from deliberate.core.errors import DeliberateError
 
 NAME = ".lock"
+# No link: what it leads to would be emptied.
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 _log = logging.getLogger(__name__)
 
@@ -46,13 +48,15 @@ class FolderLock:
         self._path, self._file = folder / NAME, -1
         self._made = not folder.exists()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             while not self._is_current():
                 self._close()
-                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-                self._lock()
+                folder.mkdir(parents=True, exist_ok=True)
+                with suppress(FileNotFoundError):  # the folder went with the one who had it
+                    self._file = os.open(self._path, _FLAGS, 0o644)
+                    self._lock()
         except OSError as error:
-            error.filename = str(folder)  # the reader knows nothing of the lock
+            # The reader knows nothing of the lock, but has to know of a link in its place.
+            error.filename = str(self._path if error.errno == errno.ELOOP else folder)
             raise
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
@@ -73,7 +77,8 @@ class FolderLock:
     def release(self) -> None:
         """Let another process have the folder, and leave no trace."""
         if self._file >= 0:
-            self._path.unlink(missing_ok=True)
+            if self._is_current():  # where somebody emptied the folder, it may be another's now
+                self._path.unlink()
             self._close()
             if self._made:
                 with suppress(OSError):  # something is in it
@@ -97,7 +102,7 @@ class FolderLock:
     def _is_current(self) -> bool:
         """Whether the open file is the one that newcomers find."""
         try:
-            return self._file >= 0 and os.path.samestat(os.fstat(self._file), self._path.stat())
+            return self._file >= 0 and os.path.samestat(os.fstat(self._file), self._path.lstat())
         except FileNotFoundError:
             return False
 
