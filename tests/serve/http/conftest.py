@@ -205,7 +205,7 @@ def opened(base: Base, folder: Path, *, thinker: bool = True, **settings: Any) -
         base,
         engine,
         store=store,
-        thinker=Thinker(store, worker),
+        thinker=Thinker(store, worker, queue=chosen.max_thoughts),
         settings=chosen,
     )
     return running(service, worker, coprocessor)

@@ -175,6 +175,47 @@ class TestUnavailable:
         assert text_of(body) == alone(server.base, PROMPT).text
 
 
+class TestCrowded:
+    @pytest.fixture
+    def crowded(self, start):
+        """A server whose coprocessor is at work, with one text in its queue, which holds one."""
+        server = start(max_thoughts=1)
+        server.worker.hold()
+        for text, queued in (("at work", 0), ("waiting", 1)):
+            server.complete(text)
+            wait_until(lambda: server.worker.asked)
+            wait_until(lambda queued=queued: server.service.thinker.counts.queued == queued)
+        return server
+
+    def test_a_text_too_many_costs_no_answer_and_stays_plain(self, crowded):
+        body = crowded.complete(PROMPT)
+        assert outcome_of(body)["latents"] == "not_ready"
+        assert text_of(body) == alone(crowded.base, PROMPT).text
+        wait_until(lambda: crowded.service.thinker.counts.crowded == 1)
+        assert sorted(states(crowded)) == ["augmenting", "augmenting", "plain"]
+
+    def test_a_document_too_many_is_kept_and_asked_for_again(self, crowded):
+        response = crowded.post("/v1/caches", text=PROMPT)
+        assert response.status_code == 429
+        assert int(response.headers["retry-after"]) > 0
+        assert response.json()["error"]["code"] == "queue_full"
+        assert "as may, 1: come again later" in response.json()["error"]["message"]
+        crowded.worker.go()
+        wait_until(lambda: states(crowded).count("augmented") == 2)
+        again = crowded.post("/v1/caches", text=PROMPT, deliberate="wait")
+        assert again.status_code == 200  # its text was read the first time
+        assert again.json()["state"] == "augmented"
+
+    def test_who_waits_for_latents_comes_before_what_nobody_waits_for(self, crowded):
+        with ThreadPoolExecutor(1) as threads:
+            call = threads.submit(crowded.complete, PROMPT, deliberate="wait")
+            wait_until(lambda: crowded.service.thinker.counts.crowded == 1)
+            crowded.worker.go()
+            assert outcome_of(call.result())["latents"] == "used"
+        assert len(crowded.worker.asked) == 2
+        assert sorted(states(crowded)) == ["augmented", "augmented", "plain"]
+
+
 class TestDeemedNotToRequire:
     def test_a_gate_that_no_cache_passes_asks_for_no_latents(self, start):
         server = start(gate=50.0)

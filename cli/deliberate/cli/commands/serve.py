@@ -123,6 +123,10 @@ def serve(
     max_queue: Annotated[
         int, typer.Option("--max-queue", metavar="N", help="Requests that wait for their turn.")
     ] = 64,
+    max_thoughts: Annotated[
+        int,
+        typer.Option("--max-thoughts", metavar="N", help="Texts that wait for the coprocessor."),
+    ] = 256,
     max_body: Annotated[
         str, typer.Option("--max-body", metavar="SIZE", help="Size of the largest request.")
     ] = "4MB",
@@ -157,6 +161,7 @@ def serve(
             drain_seconds=drain,
             max_concurrent=max_concurrent,
             max_queue=max_queue,
+            max_thoughts=max_thoughts,
             max_body_bytes=bytes_of(max_body),
             disk_bytes=bytes_of(disk_budget),
             engine_url=engine_url,

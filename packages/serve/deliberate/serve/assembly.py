@@ -60,7 +60,8 @@ def assemble(
         memory_bytes=settings.memory_bytes,
     )
     engine = _engine(base, settings)
-    thinker = Thinker(store, _worker(base, engine, settings, coprocessor, mark, place))
+    worker = _worker(base, engine, settings, coprocessor, mark, place)
+    thinker = Thinker(store, worker, queue=settings.max_thoughts)
     return Service(base, engine, store=store, thinker=thinker, settings=settings)
 
 

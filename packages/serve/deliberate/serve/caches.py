@@ -55,6 +55,7 @@ def caches(service: Service, deliberation: Deliberation) -> APIRouter:
         deliberation.lookup.entry(name)
         try:
             await service.blocking(service.store.delete, name)
+            service.thinker.cancel(name)
         except OfflineWorkError as error:
             raise ApiError(
                 409,

@@ -28,6 +28,7 @@ from deliberate.serve.outcome import Late, Outcome, Start
 from deliberate.serve.refusals import SOON, STOPPED, ApiError
 from deliberate.serve.service import Service
 from deliberate.serve.store_errors import NoSuchCacheError
+from deliberate.serve.thinker import QueueFullError
 from deliberate.serve.wire import Mode
 
 
@@ -81,7 +82,8 @@ class Deliberation:
             Its id, whether it is new, and what became of its latents so far.
 
         Raises:
-            ApiError: 400 or 507: empty, too long, or it cannot be stored.
+            ApiError: 400, 429 or 507: empty, too long, stored but too many wait to be thought
+                over, or it cannot be stored.
         """
         found = await self.lookup.find(token_ids)
         outcome = Outcome(mode=mode)
@@ -100,7 +102,10 @@ class Deliberation:
         elif not self._asking.possible:
             outcome.latents = "absent"
         elif await self._asking.worthwhile(plain, outcome):
-            asked = self._asking.ask(name, urgent=mode == "wait")
+            try:
+                asked = self._asking.ask(name, urgent=mode == "wait")
+            except QueueFullError as error:
+                raise ApiError(429, str(error), code="queue_full", retry_after=SOON) from error
             if mode == "wait":
                 await self._asking.patience(asked, outcome)
             entry = self.lookup.entry(name)
@@ -164,12 +169,14 @@ class Deliberation:
         store = self._service.store
         try:
             if store.entry(name).state != "augmented":
-                await self._asking.ask(name, urgent=True)
+                await self._asking.ask(name, urgent=outcome.mode == "wait")
             entry = store.entry(name)
             if entry.state == "augmented":
                 late.cache = await self._service.blocking(self.lookup.open, name)
             elif entry.state == "failed":
                 outcome.latents, outcome.reason = "failed", entry.reason
+        except QueueFullError as error:
+            outcome.reason = str(error)
         except (NoSuchCacheError, ApiError):
             outcome.latents, outcome.reason = "failed", "the cache is gone"
 
