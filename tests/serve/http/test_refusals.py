@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 import time
+from concurrent.futures import Future
 
 import openai
 import pytest
@@ -253,19 +254,48 @@ class TestLimits:
         eventually(lambda: server.service.engine.running == 0)
 
 
+def sent(server, path, **body):
+    """A connection on which a request was sent; the client leaves with it."""
+    host, port = server.url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)))
+    content = json.dumps(body).encode()
+    connection.sendall(
+        b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"content-length: %d\r\n\r\n%b" % (path.encode(), len(content), content)
+    )
+    return connection
+
+
 class TestGone:
+    @pytest.mark.parametrize(
+        ("path", "body"),
+        [
+            (COMPLETIONS, {"prompt": "x"}),
+            (COMPLETIONS, {"prompt": "x", "stream": True}),
+            (CHAT, {"messages": TURN}),
+            ("/v1/caches", {"text": "x"}),
+            ("/v1/compare", {"prompt": "x", "answer": "y"}),
+        ],
+    )
+    def test_the_prompt_of_a_client_that_left_is_read_no_further(
+        self, start, eventually, monkeypatch, path, body
+    ):
+        server, reading = start(), Future()
+        asked = threading.Event()
+        monkeypatch.setattr(
+            server.service.engine, "reading", lambda *_: (asked.set(), reading)[1]
+        )
+        with sent(server, path, **body):
+            assert asked.wait(30)
+        eventually(reading.cancelled)
+        eventually(lambda: server.service.admission.idle)
+
     @pytest.mark.parametrize("stream", [True, False])
     def test_the_work_for_a_client_that_left_is_stopped(self, start, eventually, stream):
         server = start()
         slow = SlowLock(server.service.engine)
         body = {"prompt": "x", "max_tokens": 250, "stream": stream, "deliberate": "never"}
-        host, port = server.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port))) as connection:
-            content = json.dumps(body).encode()
-            connection.sendall(
-                b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-                b"content-length: %d\r\n\r\n%b" % (len(content), content)
-            )
+        with sent(server, COMPLETIONS, **body):
             eventually(lambda: server.service.engine.decoded > 2)
         eventually(lambda: server.service.engine.running == 0)
         assert server.service.engine.decoded < 200

@@ -186,10 +186,8 @@ class Deliberation:
         return await self._read(found.rest, text)
 
     async def _read(self, rest: Tensor, cache: Cache | None) -> Cache:
-        if cache is not None and not len(rest):
-            return cache
-        try:
-            return await self._service.blocking(self._service.engine.read, rest, cache)
+        try:  # as a future and not in a thread: where nobody waits any more, reading ends
+            return await asyncio.wrap_future(self._service.engine.reading(rest, cache))
         except ClosedError as error:
             raise ApiError(503, STOPPED, code="stopping", retry_after=SOON) from error
 
