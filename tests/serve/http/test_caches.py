@@ -224,6 +224,15 @@ class TestCompare:
         assert text == base.tokenizer.decode(ids)
         assert body["deliberate"]["latents"] == "used"
 
+    def test_a_long_answer_is_scored_in_slices(self, server, monkeypatch):
+        whole = server.post("/v1/compare", prompt=DOCUMENT, answer="scored").json()["tokens"]
+        monkeypatch.setattr("deliberate.serve.compare._SLICE", 2)
+        for answer in ("scored", "score", "s"):
+            sliced = server.post("/v1/compare", prompt=DOCUMENT, answer=answer).json()["tokens"]
+            for one, other in zip(sliced, whole, strict=False):
+                for name in ("with", "without"):
+                    assert one[name] == pytest.approx(other[name], abs=1e-4)
+
     def test_a_character_of_several_tokens_comes_with_its_last(self):
         base = load_base("nano")
         ids = tokenize(base, "a 'é€' b", further=True).tolist()

@@ -1,17 +1,8 @@
 """Every refusal is OpenAI's error object with one sentence, and changes nothing."""
 
-import asyncio
-import json
-import socket
-import threading
-import time
-from concurrent.futures import Future
 
 import openai
 import pytest
-
-from deliberate.serve.limits import Admission
-from deliberate.serve.refusals import ApiError
 
 JSON = {"content-type": "application/json"}
 COMPLETIONS = "/v1/completions"
@@ -124,10 +115,12 @@ def test_a_prompt_of_ten_megabytes_is_refused_and_the_client_reads_why(server):
     assert server.complete("x")
 
 
-def test_too_many_answers_are_refused(server):
+def test_too_many_answers_are_refused_before_a_prompt_is_looked_into(server, monkeypatch):
+    monkeypatch.delattr("deliberate.serve.prompts.encode")
     error = server.refused(COMPLETIONS, 400, prompt=["a", "b"], n=9)
     assert "18 answers" in error["message"]
     assert "at most 16" in error["message"]
+    assert "17 answers" in server.refused(COMPLETIONS, 400, prompt=[[1]] * 17)["message"]
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/../../etc/passwd", "/v1/caches/x/y"])
@@ -188,132 +181,3 @@ def test_other_sites_pages_may_not_ask(server):
     answered = server.http.get("/health", headers=headers)
     for response in (preflight, answered):
         assert not [name for name in response.headers if name.startswith("access-control")]
-
-
-class TestLimits:
-    def busy(self, server, count):
-        """Requests that are answered when the worker goes."""
-        server.worker.hold()
-        threads = [
-            threading.Thread(
-                target=server.complete, args=(f"busy {number}",), kwargs={"deliberate": "wait"}
-            )
-            for number in range(count)
-        ]
-        for thread in threads:
-            thread.start()
-        return threads
-
-    def test_more_than_the_queue_holds_is_told_to_come_again(self, start, eventually):
-        server = start(max_concurrent=1, max_queue=1)
-        threads = self.busy(server, 2)
-        eventually(lambda: server.service.admission.waiting == 1)
-        response = server.post(COMPLETIONS, prompt="one more")
-        assert response.status_code == 429
-        assert 1 <= int(response.headers["retry-after"]) <= 60
-        assert response.json()["error"]["type"] == "rate_limit_error"
-        with pytest.raises(openai.RateLimitError):
-            server.client.completions.create(model="tiny", prompt="and another")
-        server.worker.go()
-        for thread in threads:
-            thread.join()
-        assert server.complete("later")
-
-    def test_one_whose_turn_does_not_come_in_time_is_told_so(self):
-        async def both() -> None:
-            admission, now = Admission(1, 5), asyncio.get_running_loop().time
-            async with admission.admitted(now() + 60):
-                with pytest.raises(ApiError, match="before its turn came") as refused:
-                    async with admission.admitted(now() + 0.01):
-                        pass
-            assert refused.value.status == 504
-            assert admission.idle
-            async with admission.admitted(now() + 60):
-                assert admission.running == 1
-
-        asyncio.run(both())
-
-    def test_one_that_is_not_begun_in_time_has_no_answer(self, start):
-        server = start(timeout_seconds=0.5)
-        with server.service.engine.lock:  # nothing is read
-            error = server.refused(COMPLETIONS, 504, prompt="x")
-        assert "while its prompt was read" in error["message"]
-
-    def test_one_that_takes_too_long_ends_where_it_is(self, start, eventually):
-        server = start(timeout_seconds=2.0)
-        events = server.client.completions.create(
-            model="tiny", prompt="x", max_tokens=250, stream=True,
-            extra_body={"deliberate": "never"}, seed=1, logprobs=0,
-        )  # fmt: skip
-        first = next(events)
-        assert first.choices
-        with server.service.engine.lock:
-            *_, last = events
-        assert last.choices[0].finish_reason == "length"
-        assert last.model_extra["deliberate"]["timed_out"]
-        eventually(lambda: server.service.engine.running == 0)
-
-
-def sent(server, path, **body):
-    """A connection on which a request was sent; the client leaves with it."""
-    host, port = server.url.removeprefix("http://").split(":")
-    connection = socket.create_connection((host, int(port)))
-    content = json.dumps(body).encode()
-    connection.sendall(
-        b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-        b"content-length: %d\r\n\r\n%b" % (path.encode(), len(content), content)
-    )
-    return connection
-
-
-class TestGone:
-    @pytest.mark.parametrize(
-        ("path", "body"),
-        [
-            (COMPLETIONS, {"prompt": "x"}),
-            (COMPLETIONS, {"prompt": "x", "stream": True}),
-            (CHAT, {"messages": TURN}),
-            ("/v1/caches", {"text": "x"}),
-            ("/v1/compare", {"prompt": "x", "answer": "y"}),
-        ],
-    )
-    def test_the_prompt_of_a_client_that_left_is_read_no_further(
-        self, start, eventually, monkeypatch, path, body
-    ):
-        server, reading = start(), Future()
-        asked = threading.Event()
-        monkeypatch.setattr(
-            server.service.engine, "reading", lambda *_: (asked.set(), reading)[1]
-        )
-        with sent(server, path, **body):
-            assert asked.wait(30)
-        eventually(reading.cancelled)
-        eventually(lambda: server.service.admission.idle)
-
-    @pytest.mark.parametrize("stream", [True, False])
-    def test_the_work_for_a_client_that_left_is_stopped(self, start, eventually, stream):
-        server = start()
-        slow = SlowLock(server.service.engine)
-        body = {"prompt": "x", "max_tokens": 250, "stream": stream, "deliberate": "never"}
-        with sent(server, COMPLETIONS, **body):
-            eventually(lambda: server.service.engine.decoded > 2)
-        eventually(lambda: server.service.engine.running == 0)
-        assert server.service.engine.decoded < 200
-        eventually(lambda: server.service.admission.running == 0)
-        slow.undo()
-        assert server.complete("next")
-
-
-class SlowLock:
-    """Makes each of an engine's steps take a while."""
-
-    def __init__(self, engine):
-        self.engine, self.real = engine, engine._rows.step
-        engine._rows.step = self.step
-
-    def step(self):
-        time.sleep(0.02)
-        self.real()
-
-    def undo(self):
-        self.engine._rows.step = self.real

@@ -4,11 +4,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from torch import Tensor
 
+from deliberate.core.base import Base
 from deliberate.serve.body import read_json
 from deliberate.serve.connection import unless_gone
 from deliberate.serve.deliberation import Deliberation
 from deliberate.serve.entry import Entry
+from deliberate.serve.limits import within
 from deliberate.serve.prompts import conversation, text_tokens
 from deliberate.serve.refusals import ApiError
 from deliberate.serve.service import Service
@@ -26,15 +29,11 @@ def caches(service: Service, deliberation: Deliberation) -> APIRouter:
         service.check_model(asked.model)
         if (asked.text is None) == (asked.messages is None):
             raise ApiError(400, "give either 'text' or 'messages'", param="text")
-        if asked.messages is not None:
-            tokens = await service.blocking(conversation, service.base, asked.messages, asks=False)
-        else:
-            tokens = await service.blocking(
-                text_tokens, service.base, asked.text or "", further=False
-            )
 
         async def kept() -> tuple[str, bool, Any]:
-            async with service.admission.admitted(service.deadline()):
+            deadline = service.deadline()
+            async with service.admission.admitted(deadline), within(deadline, "its text was read"):
+                tokens = await service.blocking(_tokens, service.base, asked)
                 return await deliberation.keep(tokens, asked.deliberate or "auto")
 
         name, new, outcome = await unless_gone(request.receive, kept())
@@ -65,6 +64,12 @@ def caches(service: Service, deliberation: Deliberation) -> APIRouter:
         return {"id": name, "object": "cache.deleted", "deleted": True}
 
     return router
+
+
+def _tokens(base: Base, asked: CacheRequest) -> Tensor:
+    if asked.messages is not None:
+        return conversation(base, asked.messages, asks=False)
+    return text_tokens(base, asked.text or "", further=False)
 
 
 def _shown(entry: Entry) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from deliberate.serve.answering import Answering, Form, Wanted
 from deliberate.serve.body import read_json
 from deliberate.serve.decoding import Row
 from deliberate.serve.engine import Piece, Token
-from deliberate.serve.prompts import prompts
+from deliberate.serve.prompts import count, prompts
 from deliberate.serve.service import Service
 from deliberate.serve.wire import CompletionRequest, parse
 
@@ -77,9 +77,8 @@ def completions(service: Service, answering: Answering) -> APIRouter:
         service.check_model(asked.model)
         wanted = Wanted(
             asked=asked,
-            prompts=await service.blocking(
-                prompts, service.base, asked.prompt, further=asked.cache is not None
-            ),
+            count=count(asked.prompt),
+            prompts=lambda: prompts(service.base, asked.prompt, further=asked.cache is not None),
             logprobs=-1 if asked.logprobs is None else asked.logprobs,
             max_tokens=asked.max_completion_tokens or asked.max_tokens or MAX_TOKENS,
             whole=False,
