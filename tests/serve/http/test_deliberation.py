@@ -1,4 +1,4 @@
-"""The paper's sentence, clause by clause, and every mode with every state of the coprocessor.
+"""Every mode with every state of the coprocessor, by the clauses of the paper's sentence.
 
 "... can operate offline and asynchronously, and the language model can function normally if the
 coprocessor is unavailable or if a given cache is deemed not to require extra computation."
@@ -214,6 +214,34 @@ class TestCrowded:
             assert outcome_of(call.result())["latents"] == "used"
         assert len(crowded.worker.asked) == 2
         assert sorted(states(crowded)) == ["augmented", "augmented", "plain"]
+
+
+class TestNoRoom:
+    """Latents after the text take positions, of which the last tokens leave too few."""
+
+    @pytest.mark.parametrize("mode", ["auto", "wait", "never"])
+    @pytest.mark.parametrize("left", [1, 3, 4])
+    def test_a_prompt_near_the_end_is_answered_with_latents_or_without(self, start, mode, left):
+        server = start(preset="paper")
+        prompt = "x" * (server.base.positions - left)
+        for _ in range(2):  # the second time, what was thought over is there
+            outcome = outcome_of(body := server.complete(prompt, deliberate=mode))
+            if outcome["latents"] == "used":
+                assert text_of(body) == thought(server.base, server.coprocessor, prompt)
+            elif outcome["latents"] != "late":
+                assert text_of(body) == alone(server.base, prompt).text
+        if mode == "wait":
+            assert outcome["latents"] == {1: "failed", 3: "skipped", 4: "used"}[left]
+            assert left == 4 or "no room" in outcome["reason"]
+
+    def test_a_question_after_a_cache_leaves_room_for_latents_or_not(self, start):
+        server = start(preset="paper")
+        document = "x" * (server.base.positions - 20)
+        for question, latents in (("y" * 16, "used"), ("y" * 17, "skipped")):
+            kept = server.post("/v1/caches", text=document, deliberate="never").json()
+            body = server.complete(question, cache=kept["id"], deliberate="wait")
+            assert outcome_of(body)["latents"] == latents
+            server.http.delete(f"/v1/caches/{kept['id']}").raise_for_status()
 
 
 class TestDeemedNotToRequire:

@@ -63,10 +63,8 @@ class Deliberation:
         if mode == "never":
             outcome.latents = "never"
         elif found.cache is not None and found.cache.latents is not None:
-            if self.lookup.has_room(found):
-                outcome.latents = "used"
+            if self._fits(found.cache, found.rest, outcome):
                 return _begun(found, await self._read(found.rest, found.cache), outcome)
-            outcome.latents, outcome.reason = "skipped", "no room is left beside the latents"
         elif not self._asking.possible:
             outcome.latents = "absent"
         elif named is None:
@@ -125,8 +123,8 @@ class Deliberation:
         if outcome.mode == "wait":
             await self._asking.patience(thinking, outcome)
             if late.cache is not None:
-                outcome.latents = "used"
-                return _begun(found, late.cache, outcome)
+                fits = self._fits(late.cache, found.rest[:0], outcome)
+                return _begun(found, late.cache if fits else plain, outcome)
         return _begun(found, plain, outcome, late)
 
     async def _of_named(self, found: Found, name: str, outcome: Outcome) -> Start:
@@ -142,11 +140,18 @@ class Deliberation:
         if outcome.mode == "wait":
             await self._asking.patience(thinking, outcome)
             if late.cache is not None:
-                ready = Found(id=name, cache=late.cache, rest=found.rest)
-                if self.lookup.has_room(ready):
-                    outcome.latents = "used"
-                    return _begun(ready, await self._read(ready.rest, ready.cache), outcome)
+                if self._fits(late.cache, found.rest, outcome):
+                    return _begun(found, await self._read(found.rest, late.cache), outcome)
+                return _begun(found, await self._plain(found), outcome)
         return _begun(found, await self._plain(found), outcome, late)
+
+    def _fits(self, cache: Cache, rest: Tensor, outcome: Outcome) -> bool:
+        """Whether an answer goes on from latents that are there, and why not."""
+        if self.lookup.has_room(cache, rest):
+            outcome.latents = "used"
+            return True
+        outcome.latents, outcome.reason = "skipped", "no room is left beside the latents"
+        return False
 
     async def _store_and_follow(self, plain: Cache, outcome: Outcome, late: Late) -> None:
         store = self._service.store
