@@ -104,6 +104,7 @@ class TestLimits:
             *_, last = events
         assert last.choices[0].finish_reason == "length"
         assert last.model_extra["deliberate"]["timed_out"]
+        assert 'deliberate_latents_total{outcome="never"} 1.0' in server.http.get("/metrics").text
         eventually(lambda: server.service.engine.running == 0)
 
 
