@@ -62,7 +62,10 @@ def _logprobs(row: Row, tokens: Sequence[Token], *, start: int) -> dict[str, Any
     return {
         "tokens": [token.text for token in tokens],
         "token_logprobs": [token.logprob for token in tokens],
-        "top_logprobs": [{text: logprob for _, text, logprob in token.top} for token in tokens],
+        # Of tokens that say the same, as parts of characters do, the likeliest.
+        "top_logprobs": [
+            {text: logprob for _, text, logprob in reversed(token.top)} for token in tokens
+        ],
         "text_offset": offsets,
     }
 
