@@ -1,5 +1,6 @@
 """`/v1/caches`: texts that are read, and thought over, before anyone asks about them."""
 
+import re
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -17,6 +18,9 @@ from deliberate.serve.refusals import ApiError
 from deliberate.serve.service import Service
 from deliberate.serve.store_errors import OfflineWorkError
 from deliberate.serve.wire import CacheRequest, parse
+
+_MOST_TOLD = 1000
+"""Caches that are told of at once: a store holds many more, and nobody else is answered meanwhile."""
 
 
 def caches(service: Service, deliberation: Deliberation) -> APIRouter:
@@ -41,9 +45,17 @@ def caches(service: Service, deliberation: Deliberation) -> APIRouter:
         return JSONResponse(shown, status_code=201 if new else 200)
 
     @router.get("/v1/caches")
-    async def every() -> dict[str, Any]:
-        entries = sorted(service.store.entries(), key=lambda entry: entry.used, reverse=True)
-        return {"object": "list", "data": [_shown(entry) for entry in entries]}
+    async def every(limit: str = "100", after: str = "") -> dict[str, Any]:
+        most = _limit(limit)
+        entries = await service.blocking(service.store.entries, most + 1, after=after)
+        usage = service.store.usage
+        return {
+            "object": "list",
+            "data": [_shown(entry) for entry in entries[:most]],
+            "has_more": len(entries) > most,
+            "total": usage.caches,
+            "augmented": usage.augmented,
+        }
 
     @router.get("/v1/caches/{name}")
     async def one(name: str) -> dict[str, Any]:
@@ -64,6 +76,19 @@ def caches(service: Service, deliberation: Deliberation) -> APIRouter:
         return {"id": name, "object": "cache.deleted", "deleted": True}
 
     return router
+
+
+def _limit(limit: str) -> int:
+    """How many caches are told of.
+
+    Raises:
+        ApiError: 400: not a number from 1 to the most.
+    """
+    if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= _MOST_TOLD:
+        raise ApiError(
+            400, f"limit must be from 1 to {_MOST_TOLD}, got {limit[:40]!r}", param="limit"
+        )
+    return int(limit)
 
 
 def _tokens(base: Base, asked: CacheRequest) -> Tensor:
