@@ -1,4 +1,4 @@
-"""The benchmark of load, small: no answer fails, is wrong, or is lost, and nothing is left behind."""
+"""The benchmark of load, small: no answer fails, is wrong or is lost, and no server is left."""
 
 import json
 import subprocess

@@ -105,7 +105,9 @@ def test_of_more_than_the_queue_holds_the_last_is_refused_and_stays_plain(busy, 
     ids = [store.put(read(0, token)) for token in range(5, 8)]
     for cache_id in ids[:2]:
         thinker.ask(cache_id, told.put)
-    with pytest.raises(QueueFullError, match="as many texts wait for the coprocessor as may, 2: come"):
+    with pytest.raises(
+        QueueFullError, match="as many texts wait for the coprocessor as may, 2: come"
+    ):
         thinker.ask(ids[2], told.put)
     thinker.ask(ids[0], told.put)  # it waits already
     assert [store.entry(each).state for each in ids] == ["augmenting", "augmenting", "plain"]
@@ -133,7 +135,6 @@ def test_what_a_request_waits_for_takes_the_place_of_what_nobody_waits_for(busy,
     worker.go_on.set()
     assert told.take(2) == [ids[2], ids[3]]
     assert worker.order[1:] == [ids[2], ids[3]]
-
 
 
 def test_what_is_cancelled_or_deleted_is_not_thought_over(open_store, read, think, begin, told):

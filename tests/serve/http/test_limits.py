@@ -127,9 +127,7 @@ class TestGone:
     ):
         server, reading = start(), Future()
         asked = threading.Event()
-        monkeypatch.setattr(
-            server.service.engine, "reading", lambda *_: (asked.set(), reading)[1]
-        )
+        monkeypatch.setattr(server.service.engine, "reading", lambda *_: (asked.set(), reading)[1])
         with sent(server, path, **body):
             assert asked.wait(30)
         eventually(reading.cancelled)

@@ -1,6 +1,5 @@
 """Every refusal is OpenAI's error object with one sentence, and changes nothing."""
 
-
 import openai
 import pytest
 

@@ -20,7 +20,7 @@ from deliberate.serve.store_errors import OfflineWorkError
 from deliberate.serve.wire import CacheRequest, parse
 
 _MOST_TOLD = 1000
-"""Caches that are told of at once: a store holds many more, and nobody else is answered meanwhile."""
+"""Caches that are told of at once: a store holds many more, and nobody is answered meanwhile."""
 
 
 def caches(service: Service, deliberation: Deliberation) -> APIRouter:

@@ -96,5 +96,7 @@ class Service:
         follow("caches_unfit", "Files that are not served.", lambda: store.usage.refused)
         follow("thinker_queued", "Caches to be thought over.", lambda: thinker.counts.queued)
         follow("thinker_lost", "Times the worker died or hung.", lambda: thinker.counts.lost)
-        follow("thinker_crowded", "Caches that too many waited for.", lambda: thinker.counts.crowded)
+        follow(
+            "thinker_crowded", "Caches that too many waited for.", lambda: thinker.counts.crowded
+        )
         self.metrics.follow_thinker(self.thinker_state)
