@@ -173,10 +173,11 @@ class TestChat:
             )
 
 
-def test_of_tokens_that_say_the_same_the_likeliest_is_told():
+def test_of_tokens_that_say_the_same_the_likeliest_is_told(server):
     top = [(5, "\ufffd", -0.5), (6, "a", -1.0), (7, "\ufffd", -2.0)]
     token = Token(id=5, text="\ufffd", logprob=-0.5, top=top)
-    start = Start(cache=None, tokens=1, cached=0, outcome=Outcome(mode="never"))
+    [cache] = prefill(server.base, [tokenize(server.base, PROMPT)])
+    start = Start(cache=cache, tokens=1, cached=0, outcome=Outcome(mode="never"))
     row = Row(index=0, start=start, sampling=Sampling(), logprobs=3, tokens=[token])
     told = CompletionForm().choice(row)["logprobs"]
     assert told["top_logprobs"] == [{"\ufffd": -0.5, "a": -1.0}]

@@ -3,6 +3,15 @@
 import openai
 import pytest
 
+from deliberate.serve.refusals import ApiError
+from deliberate.serve.wire import (
+    CacheRequest,
+    ChatRequest,
+    CompareRequest,
+    CompletionRequest,
+    parse,
+)
+
 JSON = {"content-type": "application/json"}
 COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
@@ -55,6 +64,25 @@ def test_a_wrong_value_is_refused_by_name_and_value(server, name, value):
 
 
 @pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (CompletionRequest, {"prompt": [1] * 1000 + ["a"] * 1000}),
+        (CompletionRequest, {"prompt": [["a"] * 1000] * 1000}),
+        (CompletionRequest, {"prompt": "x", "stop": [1] * 1000}),
+        (ChatRequest, {"messages": [{}] * 1000}),
+        (ChatRequest, {"messages": [{"role": "user", "content": [{}] * 1000}]}),
+        (CacheRequest, {"messages": [{}] * 1000}),
+        (CompareRequest, {"prompt": ["a"] * 1000, "answer": "x"}),
+        (CompareRequest, {"prompt": "x", "answer": ["a"] * 1000}),
+    ],
+)
+def test_a_list_is_wrong_with_its_first_wrong_item(kind, body):
+    with pytest.raises(ApiError) as refused:
+        parse(kind, body)
+    assert refused.value.__cause__.error_count() < 10  # and not one each, in gigabytes
+
+
+@pytest.mark.parametrize(
     ("body", "what"),
     [
         (b"", "not JSON"),
@@ -91,7 +119,12 @@ def test_what_is_no_request_is_refused(server, refusal_of, body, what):
     ],
 )
 def test_a_conversation_that_is_none_is_refused(server, body):
-    server.refused(CHAT, 400, **body)
+    assert server.refused(CHAT, 400, **body)["param"] in {"messages", "top_logprobs", "logprobs"}
+
+
+def test_a_message_without_its_role_is_told_so(server):
+    error = server.refused(CHAT, 400, messages=[{"content": "x"}])
+    assert error["message"] == "'role' is missing in 'messages'"
 
 
 def test_a_text_that_is_not_said_to_be_json_is_refused(server, refusal_of):
