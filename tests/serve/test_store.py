@@ -210,6 +210,25 @@ def test_a_restart_finds_what_was_there(open_store, read, think):
     assert known(open_store()) == before
 
 
+def test_a_file_that_goes_while_it_is_looked_at_is_not_taken_up(
+    open_store, folder, read, monkeypatch
+):
+    store = open_store()
+    save(read(0, 5), folder / "mine.st")
+    look = store._shelf.look
+
+    def then_gone(path):
+        seen = look(path)
+        path.unlink()
+        return seen
+
+    monkeypatch.setattr(store._shelf, "look", then_gone)
+    store.refresh()
+    assert not store.entries()
+    store.refresh()
+    assert not store.reports
+
+
 def test_with_another_coprocessor_the_texts_serve_and_are_thought_over_anew(
     open_store, read, think, same
 ):

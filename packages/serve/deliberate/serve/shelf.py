@@ -91,10 +91,15 @@ class Shelf:
             return error
 
     def take(self, path: Path, seen: Source | CacheError | None) -> None:
-        """Note a file, by what was seen of it."""
-        with suppress(OSError):
-            if self._known(path) == Identity.of(path.stat()):
-                return  # it was written while others were looked at
+        """Note a file, by what was seen of it; one that changed since waits for the next time."""
+        try:
+            now = Identity.of(path.stat())
+        except OSError:  # it has gone, or never was: a link to nowhere
+            now = seen = None
+        if now is not None and now == self._known(path):
+            return  # it was written while others were looked at
+        if isinstance(seen, Source) and seen.identity != now:
+            return
         noted = self.index.source_of(path)
         if not isinstance(seen, Source):
             self._forget(path)
