@@ -19,9 +19,6 @@ import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).parent.parent
-INSTALLING, STEP = 900, 400
-"""Seconds that installing may take, and that each step may."""
-
 EXTRAS = ("report", "serve")
 WHERE = """
 import sys
@@ -50,8 +47,8 @@ def readme() -> tuple[list[str], str]:
 class Elsewhere:
     """An environment in a folder of its own."""
 
-    def __init__(self, folder: Path, python: str) -> None:
-        self.folder, self.bin = folder, folder / "environment" / "bin"
+    def __init__(self, folder: Path, python: str, seconds: int) -> None:
+        self.folder, self.bin, self.seconds = folder, folder / "environment" / "bin", seconds
         kept = ("PATH", "LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS")
         self.environment = {name: os.environ[name] for name in kept if name in os.environ}
         self.environment |= {
@@ -61,13 +58,17 @@ class Elsewhere:
         }
         subprocess.run([python, "-m", "venv", folder / "environment"], check=True)
 
-    def install(self, dist: Path, constraints: str) -> None:
-        """Install all wheels, and what they need; pip keeps its own settings and cache."""
-        command = [self.bin / "pip", "install", "-q", *(("-c", constraints) if constraints else ())]
+    def install(self, dist: Path, constraints: str, *, by: str) -> None:
+        """Install all wheels, and what they need; the installer keeps its settings and cache."""
+        pip = {
+            "pip": [self.bin / "pip", "install"],
+            "uv": ["uv", "pip", "install", "--python", self.bin / "python"],
+        }
+        command = [*pip[by], "-q", *(("-c", constraints) if constraints else ())]
         for wheel in sorted(dist.glob("deliberate*.whl")):
             extras = f"[{','.join(EXTRAS)}]" if wheel.name.startswith("deliberate-") else ""
             command.append(f"{wheel}{extras}")
-        subprocess.run(command, cwd=self.folder, check=True, timeout=INSTALLING)
+        subprocess.run(command, cwd=self.folder, check=True, timeout=self.seconds)
 
     def run(self, *command: str) -> str:
         """Run a step, and return what it wrote; what it said is shown.
@@ -83,7 +84,7 @@ class Elsewhere:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=STEP,
+            timeout=self.seconds,
             check=False,
         )
         print(done.stdout.strip(), f"[{time.monotonic() - began:.0f} s]", sep="\n", flush=True)
@@ -101,7 +102,8 @@ class Elsewhere:
         try:
             asked = {"model": "nano", "prompt": "import os\n\n\ndef ", "max_tokens": 8}
             body = json.dumps(asked | {"deliberate": "wait"}).encode()
-            answer = _asked(f"http://127.0.0.1:{port}/v1/completions", body)
+            url = f"http://127.0.0.1:{port}/v1/completions"
+            answer = _asked(url, body, self.seconds)
             print(json.dumps(answer)[:300])
             assert answer["choices"][0]["text"], answer
         finally:
@@ -110,17 +112,17 @@ class Elsewhere:
         assert code == 0, f"the server ended with {code}"
 
 
-def _asked(url: str, body: bytes) -> dict:
+def _asked(url: str, body: bytes, seconds: int) -> dict:
     """An answer, asked for until the server is there.
 
     Raises:
         TimeoutError: it never is.
     """
-    until = time.monotonic() + STEP
+    until = time.monotonic() + seconds
     while True:
         try:
             request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-            with urllib.request.urlopen(request, timeout=STEP) as response:
+            with urllib.request.urlopen(request, timeout=seconds) as response:
                 return json.load(response)
         except OSError as error:  # nobody listens yet
             if time.monotonic() > until:
@@ -138,11 +140,13 @@ def main() -> int:
         default=str(HERE / "constraints.txt"),
         help="versions for pip; empty for the newest, which brings torch's CUDA packages",
     )
+    parser.add_argument("--installer", choices=("pip", "uv"), default="pip")
+    parser.add_argument("--seconds", type=int, default=600, help="that each step may take")
     options = parser.parse_args()
     commands, code = readme()
     with tempfile.TemporaryDirectory(prefix="deliberate-elsewhere-") as folder:
-        place = Elsewhere(Path(folder), options.python)
-        place.install(options.dist.resolve(), options.constraints)
+        place = Elsewhere(Path(folder), options.python, options.seconds)
+        place.install(options.dist.resolve(), options.constraints, by=options.installer)
         place.run("python", "-c", WHERE)
         for command in ("deliberate --version", *commands):
             print(f"$ {command}", flush=True)
