@@ -20,6 +20,12 @@ from pathlib import Path
 
 HERE = Path(__file__).parent.parent
 EXTRAS = ("report", "serve")
+SHORTER = {
+    "train": "--set train.steps=2 --set train.batch=2 --set eval.texts=2 --set data.length=128",
+    "eval": "--texts 4 --anchors 4",
+}
+"""For `--short`: that each step works is soon seen, and its numbers mean nothing."""
+
 WHERE = """
 import sys
 from importlib.metadata import version
@@ -130,6 +136,18 @@ def _asked(url: str, body: bytes, seconds: int) -> dict:
             time.sleep(0.5)
 
 
+def use(place: Elsewhere, commands: list[str], code: str) -> None:
+    """Go through all that is shown, and see a server and a report."""
+    place.run("python", "-c", WHERE)
+    for command in ("deliberate --version", *commands):
+        print(f"$ {command}", flush=True)
+        place.run(*shlex.split(command))
+    place.run("python", "-c", code)
+    place.serve()
+    place.run(*shlex.split("deliberate eval nano --texts 8 --anchors 4 -o report"))
+    assert (place.folder / "report/report.html").stat().st_size > 10_000
+
+
 def main() -> int:
     """Install and use; the exit code is 1 where a step fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -142,19 +160,15 @@ def main() -> int:
     )
     parser.add_argument("--installer", choices=("pip", "uv"), default="pip")
     parser.add_argument("--seconds", type=int, default=600, help="that each step may take")
+    parser.add_argument("--short", action="store_true", help="few steps and texts")
     options = parser.parse_args()
     commands, code = readme()
+    if options.short:
+        commands = [f"{line} {SHORTER.get(line.split()[1], '')}".strip() for line in commands]
     with tempfile.TemporaryDirectory(prefix="deliberate-elsewhere-") as folder:
         place = Elsewhere(Path(folder), options.python, options.seconds)
         place.install(options.dist.resolve(), options.constraints, by=options.installer)
-        place.run("python", "-c", WHERE)
-        for command in ("deliberate --version", *commands):
-            print(f"$ {command}", flush=True)
-            place.run(*shlex.split(command))
-        place.run("python", "-c", code)
-        place.serve()
-        place.run(*shlex.split("deliberate eval nano --texts 8 --anchors 4 -o report"))
-        assert (Path(folder) / "report/report.html").stat().st_size > 10_000
+        use(place, commands, code)
     print("elsewhere: everything works")
     return 0
 
