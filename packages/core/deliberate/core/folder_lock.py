@@ -75,7 +75,7 @@ class FolderLock:
         if self._file.number >= 0:
             if (
                 self._file.is_current()
-            ):  # where somebody emptied the folder, it may be another's now
+            ):  # else it is another's: somebody emptied the folder
                 self._file.path.unlink()
             self._file.close()
             if self._made:
