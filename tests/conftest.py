@@ -232,21 +232,15 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
     Clients in other processes take `hub.environment(folder)`.
     """
-    import importlib.util
-
+    from hub_answers import hub_stand_in
+    from hub_stand_in import TOKEN
     from huggingface_hub import constants
 
-    path = Path(__file__).with_name("hub_stand_in.py")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-login"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setenv("HF_TOKEN", module.TOKEN)
-    with module.hub_stand_in() as running:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with hub_stand_in() as running:
         template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, running.url)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "ENDPOINT", running.url)

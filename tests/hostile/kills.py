@@ -1,267 +1,21 @@
-"""Commands that are killed, again and again, until their work is done. `make torture` runs it.
+"""The commands that are killed, again and again, until their work is done.
 
-    command --SIGKILL at a random moment--> the same command --...--> what no kill would have given
-
-A kill falls a random share of the work's own time after the process has begun to work: after it
-changed something in the folder, or sent its first request. One in eight falls anywhere, into
-imports too. All the while, each file under a final name must be whole.
+`make torture` runs it; `killing.py` is the loop.
 """
 
 import argparse
-import importlib.util
 import json
-import os
 import random
-import shutil
 import struct
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PROGRAM = "import sys; from deliberate.cli.main import main; sys.exit(main())"
-GLANCE = 0.002
-"""Seconds between two looks at a folder."""
-
-ANYWHERE = 1 / 8
-"""Share of the kills that fall anywhere, from the process's first moment on."""
-
-
-@dataclass
-class Command:
-    """What is run, where it leaves what, and what of that is compared."""
-
-    arguments: list[str]
-    folder: Path
-    """Begun without, and watched."""
-
-    result: Callable[[Path], Any]
-    """What the folder holds, without times."""
-
-    environment: dict[str, str] = field(default_factory=dict)
-    signs: Callable[[], object] | None = None
-    """Changes once the work has begun; none is the folder's content."""
-
-    reset: Callable[[], None] = lambda: None
-    """Undoes what was done elsewhere than in the folder."""
-
-
-@dataclass
-class Tally:
-    """What a loop came to."""
-
-    kills: int = 0
-    at_work: int = 0
-    """Kills after the work had begun and before it was done."""
-    runs: int = 0
-    restarts: int = 0
-    glances: int = 0
-    differences: list[str] = field(default_factory=list)
-    partial: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        """One line of numbers."""
-        return (
-            f"{self.kills} kills ({self.at_work} at work), {self.restarts} restarts, "
-            f"{self.runs} results compared, {len(self.differences)} differences, "
-            f"{len(self.partial)} partial files in {self.glances:,} glances"
-        )
-
-
-def check_whole(path: Path) -> None:
-    """See that a file under its final name is whole.
-
-    Raises:
-        ValueError: it is not.
-    """
-    content = path.read_bytes()
-    match path.suffix:
-        case ".st" | ".safetensors":
-            [size] = struct.unpack("<Q", content[:8].ljust(8, b"\xff"))
-            parts = json.loads(content[8 : 8 + size])
-            ends = [part["data_offsets"][1] for name, part in parts.items() if name[0] != "_"]
-            if 8 + size + max(ends, default=0) != len(content):
-                raise ValueError(f"{len(content)} bytes and not {8 + size + max(ends)}")
-        case ".json":
-            json.loads(content)
-        case ".jsonl":  # is added to: its last line alone may be short
-            for line in content.split(b"\n")[:-1]:
-                json.loads(line)
-        case ".png" | ".html" | ".yaml":
-            last = {".png": b"IEND\xaeB`\x82", ".html": b"</html>\n", ".yaml": b"\n"}[path.suffix]
-            if not content.endswith(last):
-                raise ValueError("does not end as it should")
-
-
-class Watch:
-    """Looks at a folder all the time, for files that are not whole under their final name."""
-
-    def __init__(self, folder: Path, tally: Tally) -> None:
-        self._folder, self._tally, self._seen = folder, tally, {}
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look_on)
-
-    def __enter__(self) -> "Watch":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _look_on(self) -> None:
-        while not self._over.wait(GLANCE):
-            self.look()
-
-    def look(self) -> None:
-        """One glance."""
-        self._tally.glances += 1
-        for name, state in snapshot(self._folder).items():
-            if self._seen.get(name) == state:
-                continue
-            self._seen[name] = state
-            try:
-                check_whole(self._folder / name)
-            except FileNotFoundError:  # replaced by a later one, or removed
-                self._seen.pop(name)
-            except (ValueError, KeyError, IndexError) as error:
-                self._tally.partial.append(f"{name}: {error}")
-        for step in self._folder.glob("checkpoints/step-*"):
-            names = {path.name for path in step.glob("*")}
-            if len(names) < 3 and step.exists():
-                self._tally.partial.append(f"{step.name} with {sorted(names)} alone")
-
-
-def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Each file under a final name; a hidden one, or one in a hidden folder, has none yet."""
-    found = {}
-    for where, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if not name.startswith("."):
-                path = Path(where, name)
-                try:
-                    status = path.stat()
-                except FileNotFoundError:
-                    continue
-                state = status.st_ino, status.st_size, status.st_mtime_ns
-                found[str(path.relative_to(folder))] = state
-    return found
-
-
-def begin(command: Command) -> subprocess.Popen:
-    """Start a command's process."""
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *command.arguments],
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | command.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def signs(command: Command) -> object:
-    """What changes once the work has begun."""
-    return command.signs() if command.signs else snapshot(command.folder)
-
-
-def finish(process: subprocess.Popen) -> None:
-    """Wait for a process's good end.
-
-    Raises:
-        RuntimeError: it failed.
-    """
-    _, said = process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"ended with {process.returncode}: {said[-2000:]}")
-
-
-def timed(command: Command) -> tuple[Any, float, float]:
-    """Run without a kill: the result, seconds before the work, and seconds of the work."""
-    start, before, process = time.monotonic(), signs(command), begin(command)
-    began = None
-    while process.poll() is None:
-        if began is None and signs(command) != before:
-            began = time.monotonic()
-        time.sleep(GLANCE)
-    finish(process)
-    began = began or time.monotonic()
-    return command.result(command.folder), began - start, time.monotonic() - began
-
-
-def killed(command: Command, rng: random.Random, idle: float, work: float) -> str:
-    """Run once and kill at a random moment: `done` where it was too late, else where it fell."""
-    before, process = signs(command), begin(command)
-    anywhere = rng.random() < ANYWHERE
-    wait = rng.random() * (idle + work if anywhere else work)
-    start = None if not anywhere else time.monotonic()
-    while process.poll() is None:
-        if start is None and signs(command) != before:
-            start = time.monotonic()
-        if start is not None and time.monotonic() - start >= wait:
-            process.kill()
-            process.communicate()
-            return "at work" if signs(command) != before else "killed"
-        time.sleep(GLANCE / 4)
-    finish(process)
-    return "done"
-
-
-def torture(command: Command, *, kills: int, seed: int) -> Tally:
-    """Kill a command so many times, and compare each time that it came to its end."""
-    tally, rng = Tally(), random.Random(seed)
-
-    def fresh() -> None:
-        shutil.rmtree(command.folder, ignore_errors=True)
-        command.reset()
-
-    fresh()
-    with Watch(command.folder, tally):
-        expected, idle, work = timed(command)
-    while tally.kills < kills:
-        fresh()
-        first = True
-        with Watch(command.folder, tally) as watch:
-            while True:
-                tally.restarts += not first
-                first = False
-                if tally.kills == kills:
-                    finish(begin(command))
-                    break
-                outcome = killed(command, rng, idle, work)
-                if outcome == "done":
-                    break
-                tally.kills += 1
-                tally.at_work += outcome == "at work"
-                watch.look()
-        tally.runs += 1
-        found = command.result(command.folder)
-        if found != expected:
-            tally.differences.append(f"after {tally.kills} kills: {differing(expected, found)}")
-    return tally
-
-
-def differing(one: Any, other: Any) -> str:
-    """Which keys of two results differ."""
-    keys = sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
-    return ", ".join(map(str, keys))
-
-
-def load(path: Path) -> Any:
-    """A module beside the tests, which are no package."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # which dataclasses look for
-    spec.loader.exec_module(module)
-    return module
+from killing import Command, begin, finish, torture
+from watch import snapshot
 
 
 def without_times(value: Any) -> Any:
@@ -378,11 +132,13 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="of each command")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
-    stand_in = load(Path(__file__).parents[1] / "hub_stand_in.py")
+    sys.path.append(str(Path(__file__).parents[1] / "stand_ins"))
+    from hub_answers import hub_stand_in
+
     failed = False
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        hub = stack.enter_context(stand_in.hub_stand_in())
+        hub = stack.enter_context(hub_stand_in())
         for name, command in commands(work, hub, asked.commands).items():
             began = time.monotonic()
             tally = torture(command, kills=asked.kills, seed=asked.seed)

@@ -17,6 +17,7 @@ _WAYS_OUT = {
     errno.ENOENT: "check the path",
     errno.EISDIR: "name a file",
     errno.ENOTDIR: "a folder is needed there",
+    errno.ELOOP: "remove that link",
     errno.EACCES: "choose a place that you may use",
     errno.EPERM: "choose a place that you may use",
     errno.EROFS: "choose a place that can be written",

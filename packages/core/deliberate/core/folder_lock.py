@@ -4,6 +4,7 @@ The system holds the lock for as long as the process lives, so a process that wa
 none behind; the number in the file is only for the message.
 """
 
+import errno
 import fcntl
 import logging
 import os
@@ -45,11 +46,13 @@ class FolderLock:
         self._file = LockFile(folder / NAME)
         self._made = not folder.exists()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             while not self._file.is_current():
-                self._lock(self._file.open())
+                folder.mkdir(parents=True, exist_ok=True)
+                with suppress(FileNotFoundError):  # the folder went with the one who had it
+                    self._lock(self._file.open())
         except OSError as error:
-            error.filename = str(folder)  # the reader knows nothing of the lock
+            # The reader knows nothing of the lock, but has to know of a link in its place.
+            error.filename = str(self._file.path if error.errno == errno.ELOOP else folder)
             raise
         os.ftruncate(self._file.number, 0)
         os.pwrite(self._file.number, f"{os.getpid()}\n".encode(), 0)
@@ -70,7 +73,8 @@ class FolderLock:
     def release(self) -> None:
         """Let another process have the folder, and leave no trace."""
         if self._file.number >= 0:
-            self._file.path.unlink(missing_ok=True)
+            if self._file.is_current():  # where somebody emptied the folder, it may be another's
+                self._file.path.unlink()
             self._file.close()
             if self._made:
                 with suppress(OSError):  # something is in it
