@@ -73,7 +73,7 @@ class FolderLock:
     def release(self) -> None:
         """Let another process have the folder, and leave no trace."""
         if self._file.number >= 0:
-            if self._file.is_current():  # else it is another's: somebody emptied the folder
+            if self._file.is_current():  # where somebody emptied the folder, it may be another's
                 self._file.path.unlink()
             self._file.close()
             if self._made:

@@ -8,6 +8,9 @@ import errno
 import os
 from pathlib import Path
 
+# No link: what it leads to would be emptied.
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
 NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 """What the system says where a file system has no locks."""
 
@@ -27,7 +30,7 @@ class LockFile:
         """Open it anew, and make it if it is missing; the file's number.
 
         Raises:
-            OSError: it cannot be made or opened.
+            OSError: it cannot be made or opened, or is a link.
         """
         self.close()
         self.number = os.open(self.path, _FLAGS, 0o666)
