@@ -8,9 +8,6 @@ import errno
 import os
 from pathlib import Path
 
-# No link: what it leads to would be emptied.
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-
 NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 """What the system says where a file system has no locks."""
 
