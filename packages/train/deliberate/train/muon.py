@@ -9,6 +9,7 @@ iteration; the step's size, as large as AdamW's, from arXiv:2502.16982, section 
 """
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -34,12 +35,15 @@ class Muon(AdamW):
     """
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        """Move each parameter by one step."""
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Move each parameter by one step; what `closure` computes anew, if there is one."""
+        with torch.enable_grad():
+            loss = closure() if closure else None
         for group in self.param_groups:
             if group.get("orthogonal"):
                 _orthogonal_step(self.state, group)
         super().step()
+        return loss
 
 
 def _orthogonal_step(states: dict[Tensor, Any], group: dict[str, Any]) -> None:
