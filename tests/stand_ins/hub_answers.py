@@ -115,7 +115,9 @@ class _Answers(BaseHTTPRequestHandler):
         url = {"url": f"{self.hub.url}/{repo}"}
         if repo in self.hub.repositories:
             return self._send(409, {"error": "You already created this repo", **url})
-        self.hub.add(repo, {}, private=asked.get("visibility") == "private")
+        # Old clients (1.3) say `private`, new ones (2.4) `visibility`.
+        private = asked.get("visibility") == "private" or asked.get("private") is True
+        self.hub.add(repo, {}, private=private)
         return self._send(200, url)
 
     def validate(self):
