@@ -114,7 +114,7 @@ def commands(work: Path, hub: Any, names: list[str]) -> dict[str, Command]:
     }
     if "push" in names:
         known["push"] = Command(
-            ["push", "nano", "someone/nano"],
+            ["push", "nano", "someone/nano", "--without-evaluation"],
             work / "nothing",
             lambda _: dict(hub.repositories["someone/nano"].at("main").files),
             home | hub.environment(work / "home") | {"HF_HUB_OFFLINE": "0"},
