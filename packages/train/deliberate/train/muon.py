@@ -9,7 +9,6 @@ iteration; the step's size, as large as AdamW's, from arXiv:2502.16982, section 
 """
 
 from collections import defaultdict
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,7 +34,7 @@ class Muon(AdamW):
     """
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Any = None) -> Any:
         """Move each parameter by one step; what `closure` computes anew, if there is one."""
         with torch.enable_grad():
             loss = closure() if closure else None
