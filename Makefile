@@ -4,7 +4,7 @@ BIN = .venv/bin
 DEMO = build/demo
 NANO = packages/core/deliberate/core/nano
 
-.PHONY: install demo test check audit torture bench nano results
+.PHONY: install demo test check audit torture wheels elsewhere matrix bench nano results
 
 install: .venv/installed
 
@@ -47,6 +47,21 @@ TORTURE_KILLS ?= 20
 torture: install
 	TORTURE_SEED=$(TORTURE_SEED) $(BIN)/pytest -q tests/hostile/torture.py tests/hostile/torture_texts.py
 	$(BIN)/python tests/hostile/kills.py --forked --kills $(TORTURE_KILLS) --seed $(TORTURE_SEED)
+	$(MAKE) elsewhere
+
+# A wheel and a source archive of each package, in dist/, whole.
+wheels: install
+	$(BIN)/python .ci/wheels.py
+
+# The wheels in an empty environment of another folder: the README's steps, a server, a report.
+# ELSEWHERE names another interpreter or other versions, such as "--python python3.12".
+elsewhere: wheels
+	$(BIN)/python .ci/elsewhere.py $(ELSEWHERE)
+
+# A small suite against other versions: VERSIONS=oldest, newest or tested; docs/compatibility.md.
+VERSIONS ?= oldest
+matrix: wheels
+	OMP_NUM_THREADS=1 $(BIN)/python .ci/matrix.py $(VERSIONS) $(MATRIX)
 
 bench: install
 	for claim in startup cache_io decode one_pass utilisation memory head kinds serve load; do $(BIN)/python benchmarks/$$claim.py || exit 1; done

@@ -7,8 +7,9 @@ the same loss and gradients through transformers' own path (`sdpa` and `DynamicC
     slice   reads the text once; each anchor's passes go on from slices of its keys and values
     dense   the paper's own form: text and all groups as one sequence under one dense mask
 
-Base and coprocessor hold bf16 weights for all of them. A trainer keeps fp32 masters beside
-those; casting them for each anchor would only slow the loops. The start is `paper`, whose
+Base and coprocessor hold weights of one dtype for all of them, by default the one in which this
+machine multiplies faster. Beside bf16 weights a trainer keeps fp32 masters; casting them for each
+anchor would only slow the loops. The start is `paper`, whose
 latents see one another, so that a peer writes an anchor's latents in one forward.
 
 Re-reading costs a few times the arithmetic of the one pass; the rest of the ratio is what a loop
@@ -22,7 +23,7 @@ import argparse
 from dataclasses import dataclass
 
 import torch
-from random_base import random_base
+from random_base import chosen_dtype, random_base
 from ratio import Ratio, in_turn, report
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -212,15 +213,16 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--vocabulary", type=int, default=4096)
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto")
     options = parser.parse_args()
+    dtype = chosen_dtype(options.dtype)
 
     base = random_base(
         hidden=options.hidden,
         layers=options.layers,
         vocabulary=options.vocabulary,
         positions=options.tokens + options.latents + options.ahead,
-        dtype=getattr(torch, options.dtype),
+        dtype=dtype,
     )
     coprocessor = build(coprocessor_config(start="paper", latents=options.latents), base)
     generator = torch.Generator().manual_seed(1)
@@ -241,7 +243,7 @@ def main() -> None:
     runs = {name: lambda way=way: way(step) for name, way in WAYS.items()}
     seconds = in_turn(runs, repeats=options.repeats)
     ours = seconds["one pass"]
-    print(f"\n{'':>8}  {'ms a step':>9}  {'x one pass':>10}  target")
+    print(f"\n{dtype}\n{'':>8}  {'ms a step':>9}  {'x one pass':>10}  target")
     for name, each in seconds.items():
         target = f">= {TARGETS[name]:g}" if name in TARGETS else ""
         print(f"{name:>8}  {each * 1e3:9.1f}  {each / ours:10.2f}  {target}")

@@ -5,6 +5,7 @@ from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from deliberate.core import Base
+from deliberate.train.precision import faster_dtype
 
 
 def random_base(
@@ -38,3 +39,8 @@ def random_base(
         tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w0"))
     )
     return Base(model=LlamaForCausalLM(config).to(dtype), tokenizer=tokenizer, id="random Llama")
+
+
+def chosen_dtype(name: str) -> torch.dtype:
+    """A dtype by its name; `auto` is the one in which this machine multiplies faster."""
+    return getattr(torch, faster_dtype(torch.device("cpu")) if name == "auto" else name)

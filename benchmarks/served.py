@@ -15,7 +15,17 @@ from pathlib import Path
 
 import httpx2
 
-_ENTRY = "import sys; from deliberate.cli.main import main; sys.exit(main())"
+_ENTRY = """
+import os, signal, sys, threading
+
+def alone():
+    os.read(0, 1)  # nobody writes there: it ends when whoever started this has ended, killed or not
+    os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread(target=alone, daemon=True).start()
+from deliberate.cli.main import main
+sys.exit(main())
+"""
 _SAID = "is served at "
 _PATIENCE = 300.0
 """Seconds to begin, and to end: torch is loaded slowly on a busy machine."""
@@ -53,7 +63,7 @@ class Served:
 
 @contextmanager
 def served(folder: Path, *options: str) -> Iterator[Served]:
-    """A server until the block ends.
+    """A server until the block ends, or this process does.
 
     Args:
         folder: For its store and its log.
@@ -66,12 +76,16 @@ def served(folder: Path, *options: str) -> Iterator[Served]:
     command = [sys.executable, "-c", _ENTRY, "serve", "--port", "0"]
     command += ["--store", str(folder / "store"), *options]
     with log.open("wb") as written:
-        process = subprocess.Popen(command, stderr=written, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stderr=written, stdout=subprocess.DEVNULL
+        )
+    assert process.stdin is not None
     try:
         yield Served(_address(process, log), process, log)
     finally:
         process.kill()
         process.wait()
+        process.stdin.close()
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:

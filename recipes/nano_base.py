@@ -26,10 +26,10 @@ from nano_corpus import (
     train_tokenizer,
 )
 from nano_measures import MEASURED, loss_of, losses, solved
-from nano_muon import Muon
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from deliberate.train.muon import Muon
 from deliberate.train.precision import rate_of
 
 SEED = 17
@@ -168,16 +168,16 @@ def shape(tokenizer: PreTrainedTokenizerFast, *, layers: int) -> LlamaConfig:
     )
 
 
-def optimizers(model: LlamaForCausalLM, rate: float) -> list[Optimizer]:
-    """Muon for the layers' matrices, AdamW for embeddings and norms."""
+def optimizer_of(model: LlamaForCausalLM, rate: float) -> Muon:
+    """Orthogonal steps for the layers' matrices, AdamW's for embeddings and norms."""
     matrices = [each for each in model.model.layers.parameters() if each.ndim == 2]
     norms = [each for each in model.parameters() if each.ndim < 2]
-    embeddings = [model.get_input_embeddings().weight]
-    groups = [{"params": embeddings}, {"params": norms, "weight_decay": 0.0}]
-    return [
-        Muon(matrices, lr=rate),
-        AdamW(groups, lr=rate, betas=(0.9, 0.98), weight_decay=0.01),
+    groups = [
+        {"params": matrices, "weight_decay": 0.1, "orthogonal": True},
+        {"params": [model.get_input_embeddings().weight]},
+        {"params": norms, "weight_decay": 0.0},
     ]
+    return Muon(groups, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
 
 
 def rate_at(step: int, steps: int) -> float:
@@ -200,9 +200,9 @@ def train(
         options: From the command line.
         watch: Says at each checkpoint what is worth to be told then.
     """
-    steppers = optimizers(model, options.learning_rate)
+    optimizer = optimizer_of(model, options.learning_rate)
     kept = options.work / "checkpoint.pt"
-    first = _resumed(model, steppers, kept)
+    first = _resumed(model, optimizer, kept)
     run = torch.compile(model) if options.compile else model
     faster = rate_of(model.device, "bfloat16") > rate_of(model.device, "float32")
     since = time.perf_counter()
@@ -213,22 +213,21 @@ def train(
             loss = loss_of(run, rows, asked=ASKED)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        _move(steppers, options.learning_rate * rate_at(step, options.steps))
+        _move(optimizer, options.learning_rate * rate_at(step, options.steps))
         if (step + 1) % 20 == 0:
             took, since = time.perf_counter() - since, time.perf_counter()
             said = {"step": step + 1, "loss": round(loss.item(), 4), "seconds": round(took, 1)}
             print(json.dumps(said), flush=True)  # noqa: T201
         if (step + 1) % KEEP_EVERY == 0 or step + 1 == options.steps:
-            _keep(model, steppers, step + 1, kept)
+            _keep(model, optimizer, step + 1, kept)
             print(json.dumps({"step": step + 1, "watched": watch()}), flush=True)  # noqa: T201
 
 
-def _move(steppers: list[Optimizer], rate: float) -> None:
-    for stepper in steppers:
-        for group in stepper.param_groups:
-            group["lr"] = rate
-        stepper.step()
-        stepper.zero_grad()
+def _move(optimizer: Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def _weights(said: str) -> dict[str, float]:
@@ -243,23 +242,18 @@ def _weights(said: str) -> dict[str, float]:
     return {name: float(weight) for name, weight in found.items()}
 
 
-def _resumed(model: LlamaForCausalLM, steppers: list[Optimizer], kept: Path) -> int:
+def _resumed(model: LlamaForCausalLM, optimizer: Optimizer, kept: Path) -> int:
     """Take up a checkpoint; the step to go on with."""
     if not kept.exists():
         return 0
     state = torch.load(kept, weights_only=True)
     model.load_state_dict(state["model"])
-    for stepper, each in zip(steppers, state["steppers"], strict=True):
-        stepper.load_state_dict(each)
+    optimizer.load_state_dict(state["optimizer"])
     return state["step"]
 
 
-def _keep(model: LlamaForCausalLM, steppers: list[Optimizer], step: int, kept: Path) -> None:
-    state = {
-        "model": model.state_dict(),
-        "steppers": [each.state_dict() for each in steppers],
-        "step": step,
-    }
+def _keep(model: LlamaForCausalLM, optimizer: Optimizer, step: int, kept: Path) -> None:
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
     new = kept.with_suffix(".new")
     torch.save(state, new)
     new.replace(kept)

@@ -21,8 +21,11 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    [use] = [block for block in blocks("") if block.startswith("deliberate train")]
-    return [line.partition("#")[0].strip() for line in use.splitlines() if line]
+    """Those under "Use", after those for use without the checkout."""
+    shown = [block for block in blocks("") if block.startswith("deliberate train demo")]
+    shown += [block for block in blocks("") if block.startswith("deliberate train --set data")]
+    assert len(shown) == 2
+    return [line.partition("#")[0].strip() for line in "".join(shown).splitlines() if line]
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,55 @@ def test_packages_import_only_what_is_below_them(path):
 def test_nothing_hides_the_siblings_of_the_namespace():
     stray = [path for path in ROOT.glob("**/deliberate/__init__.py") if ".venv" not in path.parts]
     assert not stray
+
+
+PROJECTS = {
+    path.parent.relative_to(ROOT).as_posix(): tomllib.loads(path.read_text())["project"]
+    for path in [*ROOT.glob("packages/*/pyproject.toml"), ROOT / "cli/pyproject.toml"]
+}
+# What another declared one always brings, and is a part of.
+BROUGHT = {"markupsafe": "jinja2"}
+
+
+def declared(project: dict) -> list[str]:
+    """Requirements, of the extras too."""
+    extras = project.get("optional-dependencies", {}).values()
+    return [*project["dependencies"], *(each for extra in extras for each in extra)]
+
+
+def plain(name: str) -> str:
+    """A distribution's name as indexes compare them, without what follows it."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", name)[0]).lower()
+
+
+@pytest.mark.parametrize("package", PROJECTS)
+def test_a_package_declares_what_it_imports(package):
+    names = {plain(each) for each in declared(PROJECTS[package])}
+    own = [path for path in SOURCES if path.is_relative_to(ROOT / package)]
+    roots = {name.split(".")[0] for path in own for name in imported(path)}
+    for root in roots - sys.stdlib_module_names - {"deliberate"}:
+        name = BROUGHT.get(root, {"yaml": "pyyaml"}.get(root, root))
+        assert plain(name) in names, f"{package} imports {root} and does not declare it"
+
+
+@pytest.mark.parametrize("package", PROJECTS)
+def test_what_is_declared_has_a_lower_bound_and_the_package_s_own_siblings_one_version(package):
+    for requirement in declared(PROJECTS[package]):
+        if plain(requirement).startswith("deliberate"):
+            assert requirement.endswith(f"=={PROJECTS['cli']['version']}"), requirement
+        else:
+            assert ">=" in requirement, requirement
+    assert PROJECTS[package]["version"] == PROJECTS["cli"]["version"]
+
+
+@pytest.mark.parametrize("package", PROJECTS)
+def test_a_package_says_what_it_is_where_it_is_installed(package):
+    project, folder = PROJECTS[package], ROOT / package
+    assert (folder / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    assert project["license-files"] == ["LICENSE"]
+    assert len((folder / project["readme"]).read_text().split()) > 20
+    assert project["classifiers"] == PROJECTS["cli"]["classifiers"]
+    assert project["requires-python"] == PROJECTS["cli"]["requires-python"] == ">=3.11"
 
 
 RUNS = re.compile(

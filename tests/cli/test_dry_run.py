@@ -49,7 +49,7 @@ def test_the_dtype_is_the_one_that_a_run_would_settle_on(capsys, monkeypatch):
 
     memory = {}
     for dtype in ("float32", "bfloat16"):
-        monkeypatch.setattr(precision, "_faster_dtype", lambda device, dtype=dtype: dtype)
+        monkeypatch.setattr(precision, "faster_dtype", lambda device, dtype=dtype: dtype)
         assert main(["train", "--dry-run", "--json"]) == 0
         memory[dtype] = json.loads(capsys.readouterr().out)["memory"]["base"]
     assert memory["float32"] == 2 * memory["bfloat16"]

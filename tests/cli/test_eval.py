@@ -163,7 +163,7 @@ def test_bad_input_is_one_sentence(refused, coprocessor_folder, held_out):
     line = refused("eval", coprocessor_folder, "--data", held_out, "--anchors", "0", code=2)
     assert "anchors must be at least 1, got 0" in line
     line = refused("eval", coprocessor_folder, "--seed", "-1", code=2)
-    assert "seed must be from 0" in line
+    assert "seed must be at least 0" in line
     line = refused("eval", coprocessor_folder, "--length", "9", code=2)
     assert "length must be at least ahead + 2 = 34, got 9" in line
     few = ("eval", coprocessor_folder, "--data", held_out, "--field", "body")

@@ -8,9 +8,11 @@ import pytest
 from deliberate.cli import eval_against, eval_names
 from deliberate.cli.eval_against import parsed
 from deliberate.cli.eval_names import check_benchmarks, delays, families, steps
-from deliberate.core.problems import FAMILIES
-from deliberate.eval import chain, controls
+from deliberate.core.checkpoint import EMBEDDED_FOLDERS
+from deliberate.core.problems import FAMILIES, MOST_STEPS
+from deliberate.eval import chain, controls, results
 from deliberate.eval.bench import benchmarks
+from deliberate.eval.sample import MOST_SEED
 
 HEAVY = ("torch", "transformers", "datasets", "huggingface_hub", "rich")
 
@@ -22,23 +24,54 @@ TYPED = {
     "--bench gsm8": "no benchmark 'gsm8', the nearest is 'gsm8k'",
     "--cost --texts 3": "leave out --texts",
     "--suite quik": "'quik'",
+    "--texts 0": "texts must be at least 1, got 0",
+    "--anchors -2": "anchors must be at least 1, got -2",
+    "--ahead 0": "ahead must be at least 1, got 0",
+    "--seed -1": "seed must be at least 0, got -1",
+    "--problems all --count 1": "count must be at least 2, got 1",
+    "--problems all --steps 1-99999999999": "steps must be from 1 to 12, got 99999999999",
+    "--cost --repeats 0": "repeats must be at least 1, got 0",
+    "--cost --prompt-tokens 0": "prompt_tokens must be at least 1, got 0",
+    "--cost --decoded-tokens 0": "decoded_tokens must be at least 1, got 0",
+    "--bench piqa --force --resume": "--force begins anew and --resume goes on",
+    "--resume": "--resume goes on with a report",
+}
+THERE = {
+    "-o taken.txt": "'taken.txt' is a file: name a folder",
+    "-o taken.json": "'taken.json' exists: add --force",
+    "-o folder.json --force": "'folder.json' is a folder",
+    "-o report": "'report' holds a report: go on with --resume",
+    "-o mine": "'mine/report.md' is of no report",
+    "--bench piqa -o report": "'report' holds results: go on with --resume",
 }
 
 IN_A_PROCESS = f"""
 import sys
 from deliberate.cli.main import main
-for typed in {list(TYPED)!r}:
+for typed in sys.argv[1:]:
     code = main(["eval", "nano", *typed.split()])
     print(code, [name for name in {HEAVY!r} if name in sys.modules])
 """
 
 
-def test_a_mistyped_option_is_refused_without_anything_heavy():
-    asked = [sys.executable, "-c", IN_A_PROCESS]
-    process = subprocess.run(asked, capture_output=True, text=True, check=True)
-    assert process.stdout.splitlines() == ["2 []"] * len(TYPED)
-    for line, said in zip(process.stderr.splitlines(), TYPED.values(), strict=True):
+def refused_lightly(typed, *, code, folder):
+    asked = [sys.executable, "-c", IN_A_PROCESS, *typed]
+    process = subprocess.run(asked, capture_output=True, text=True, check=True, cwd=folder)
+    assert process.stdout.splitlines() == [f"{code} []"] * len(typed)
+    for line, said in zip(process.stderr.splitlines(), typed.values(), strict=True):
         assert said in line
+
+
+def test_a_mistyped_option_is_refused_without_anything_heavy(tmp_path):
+    refused_lightly(TYPED, code=2, folder=tmp_path)
+
+
+def test_a_taken_output_is_refused_without_anything_heavy(tmp_path):
+    (tmp_path / "folder.json").mkdir()
+    for name in ("taken.txt", "taken.json", "report/results.json", "mine/report.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    refused_lightly(THERE, code=1, folder=tmp_path)
 
 
 def test_what_is_known_is_what_there_is():
@@ -46,6 +79,10 @@ def test_what_is_known_is_what_there_is():
     assert tuple(FAMILIES) == eval_names.FAMILIES
     assert tuple(benchmarks.BENCHMARKS) == eval_names.BENCHMARKS
     assert eval_names.PAPER == benchmarks.PAPER
+    assert eval_names.MOST_STEPS == MOST_STEPS
+    assert eval_names.MOST_SEED == MOST_SEED
+    assert tuple(EMBEDDED_FOLDERS) == eval_names.EMBEDDED_RUNS
+    assert (results.FILE, benchmarks.RESULTS) == (eval_names.REPORT_FILE, eval_names.BENCH_FILE)
     assert eval_against.LATENCY == chain.LATENCY
 
 

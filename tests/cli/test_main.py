@@ -58,7 +58,9 @@ def test_without_a_command_help_is_shown_and_the_use_was_wrong(run):
         (["inspect", "a", "b"], "b"),
         (["inspect", "--verfy", "a"], "--verify"),
         (["prefill", "--batch", "0"], "'--batch'"),
-        (["prefill", "--dtype", "int8"], "'--dtype'"),
+        (["prefill", "--batch", "0"], "got '0'"),
+        (["eval", "--texts", "1e3"], "got '1e3'"),
+        (["prefill", "--dtype", "int8"], "for '--dtype': 'int8' is not one of"),
     ],
 )
 def test_a_wrong_use_is_one_line_and_exit_code_2(refused, arguments, told):

@@ -26,6 +26,14 @@ def test_pull_says_what_it_is_and_how_to_use_it(shared, capsys):
     assert f"use       deliberate generate --coprocessor {REPO} --base path/to/tiny-llama" in shown
 
 
+def test_a_kind_without_latents_is_shown_to_have_none(hub, llama_folder, make, tmp_path, capsys):
+    base = load_base(str(llama_folder))
+    save_coprocessor(make(base, "warm", kind="continued"), tmp_path / "run", base=base)
+    hub.add(REPO, {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()})
+    assert main(["pull", REPO]) == 0
+    assert "kind      continued, no latents\n" in capsys.readouterr().out
+
+
 def test_pull_as_json_is_one_object_and_the_folder_works(shared, capsys):
     assert main(["pull", f"hf://{REPO}", "-o", "here", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)

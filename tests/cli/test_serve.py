@@ -115,11 +115,16 @@ class TestRefused:
             ("--timeout", 0),
             ("--disk-budget", "much"),
             ("--thinker", "nowhere"),
+            ("--thinker-device", "nowhere"),
             ("--drain", "inf"),
         ],
     )
     def test_a_wrong_option_is_refused_before_anything_is_loaded(self, refused, option, value):
         assert str(value) in refused("serve", option, value, code=2)
+
+    def test_a_device_is_of_a_process_only(self, refused):
+        line = refused("serve", "--thinker", "thread", "--thinker-device", "cpu", code=2)
+        assert "--thinker is thread" in line
 
     def test_a_port_that_is_taken_is_named(self, refused):
         import socket

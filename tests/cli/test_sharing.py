@@ -253,6 +253,16 @@ def test_where_there_are_no_locks_each_worker_is_told_its_share(refused, run, co
     assert json.loads(run(*command, "--shard", "1/1").out)["written"] == 21
 
 
+def test_a_link_in_place_of_the_claims_is_refused_and_leads_to_no_harm(tmp_path):
+    mine, folder = tmp_path / "mine", tmp_path / "folder"
+    mine.write_text("mine")
+    folder.mkdir()
+    (folder / NAME).symlink_to(mine)
+    with pytest.raises(OSError, match="symbolic links"):
+        Claims(folder, b"one")
+    assert mine.read_text() == "mine"
+
+
 def test_claims_of_one_folder_are_made_anew_by_who_is_alone(tmp_path):
     with Claims(tmp_path, b"one") as claims:
         assert claims.take(3) == "mine"

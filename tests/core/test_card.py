@@ -56,6 +56,49 @@ def test_the_card_states_what_the_run_states(run, llama, make):
     assert "None" not in card
 
 
+def test_a_change_without_an_interval_is_told_without_one(run, report):
+    told = json.loads(json.dumps(report(run, passages=1)))
+    told["change_percent"]["latents"]["1"] = {"value": -3.0, "low": None, "high": None}
+    told["change_percent"]["soft"]["2"] = {"value": None, "low": None, "high": None}
+    (run / "eval.json").write_text(json.dumps(told))
+    card = card_of(run)
+    assert "| 1 | 10.000 | 9.700 (-3.00 %) | 9.900 (-3.00 %" in card
+    assert "| 2 | 9.500 | 9.490 (-0.10 %: -0.40 to +0.20) | 9.500 |" in card
+
+
+def test_a_base_on_the_hub_is_named_in_python_and_taken_at_its_commit_by_the_command(run):
+    card = card_of(run)
+    assert 'load_base("someone/tiny-llama")' in card
+    assert f'deliberate generate --coprocessor {REPO} --prompt "Once"' in card
+
+
+@pytest.mark.parametrize(
+    ("base", "python", "shell"),
+    [
+        ("/models/my own", '"path/to/my own"', "--base 'path/to/my own' "),
+        ('/x/a"b\n```', '"path/to/a\\"b ```"', "--base 'path/to/a\"b ```' "),
+        ("x](http://h) $(y)", '"path/to/x](http://h) $(y)"', "--base 'path/to/x](http://h) $(y)' "),
+    ],
+)
+def test_an_odd_name_of_a_base_is_quoted_and_never_a_link(run, base, python, shell):
+    config = json.loads((run / "config.json").read_text())
+    config["base"].update(id=base, revision="b" * 40)
+    config.pop("checksum")  # changed by hand
+    (run / "config.json").write_text(json.dumps(config))
+    card = card_of(run)
+    assert f"load_base({python})\n" in card
+    assert shell in card
+    assert "huggingface.co/" not in card
+
+
+def test_settings_that_are_younger_than_the_run_are_told(run):
+    config = json.loads((run / "config.json").read_text())
+    (run / "eval.json").unlink()  # of other settings
+    del config["checksum"], config["coprocessor"]["latents"], config["coprocessor"]["positions"]
+    (run / "config.json").write_text(json.dumps(config))
+    assert "(N_L): 4\n" in card_of(run)
+
+
 def test_a_base_that_is_not_on_the_hub_is_not_linked_there(run):
     config = json.loads((run / "config.json").read_text())
     config["base"].update(id="/home/someone/models/mine", revision="")
@@ -69,7 +112,7 @@ def test_a_base_that_is_not_on_the_hub_is_not_linked_there(run):
     assert 'load_base("path/to/mine")' in card
 
 
-def test_the_embedded_base_needs_no_name_in_thecard_of(run):
+def test_the_embedded_base_needs_no_name_in_the_card(run):
     config = json.loads((run / "config.json").read_text())
     config["base"].update(id="nano", revision="")
     config.pop("checksum")  # changed by hand
@@ -184,6 +227,17 @@ def test_a_report_gives_the_card_its_tables_and_plots_and_no_text_is_quoted(run,
         if isinstance(content, bytes):
             assert b"private text" not in content, name
     assert json.loads(publication.files["eval.json"])["passages"] == 20
+
+
+def test_a_report_of_neither_texts_nor_benchmarks_is_an_evaluation_with_its_plots(
+    run, report_folder
+):
+    (run / "eval.json").unlink()
+    content = json.loads((report_folder / "results.json").read_text()) | {"tasks": {}}
+    (report_folder / "results.json").write_text(json.dumps(content))
+    card = prepare(run, REPO).card
+    assert "(plots/perplexity.png)" in card
+    assert "not evaluated" not in card
 
 
 def test_results_go_to_the_hub_in_its_own_form(run, report_folder):

@@ -51,3 +51,37 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"file/run'"):
         FolderLock(tmp_path / "file/run")
+
+
+def test_the_lock_of_another_process_stays_where_the_folder_was_emptied(tmp_path):
+    first = FolderLock(tmp_path)
+    (tmp_path / NAME).unlink()
+    with FolderLock(tmp_path) as second:
+        first.release()
+        with pytest.raises(FolderInUseError):
+            FolderLock(tmp_path)
+        second.release()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_link_in_place_of_the_lock_is_refused_and_what_it_leads_to_stays(tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / NAME).symlink_to(tmp_path / "mine")
+    with pytest.raises(OSError, match=r"/run/\.lock'"):
+        FolderLock(folder)
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_a_folder_that_goes_with_its_holder_is_made_again(tmp_path, monkeypatch):
+    folder, opened = tmp_path / "run", os.open
+
+    def late(path, *how):
+        monkeypatch.undo()
+        folder.rmdir()
+        return opened(path, *how)
+
+    monkeypatch.setattr(os, "open", late)
+    with FolderLock(folder):
+        assert (folder / NAME).exists()

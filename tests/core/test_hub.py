@@ -92,3 +92,26 @@ def test_a_folder_of_that_name_comes_first_and_hf_means_the_hub(hub, tmp_path, m
     assert not hub.requests
     hub.add(REPO, {"config.json": b"{}"})
     assert names.resolve(f"hf://{REPO}", revision=None, what="coprocessor").commit
+
+
+def test_an_id_that_is_not_here_while_nobody_may_be_asked_names_the_setting(hub, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert "'someone/else' here, and HF_HUB_OFFLINE says to ask nobody" in refused("someone/else")
+    assert not hub.requests
+
+
+def test_a_base_comes_with_the_template_of_its_conversations_and_any_tokenizer(hub):
+    wanted = {"config.json", "chat_template.jinja", "spiece.model", "merges.txt"}
+    files = dict.fromkeys(wanted | {"pytorch_model.bin", "onnx/model.json", "README.md"}, b"{}")
+    hub.add(REPO, files)
+    found = names.resolve(REPO, revision=None, what="base model")
+    assert {path.name for path in found.folder.iterdir()} == wanted
+
+
+def test_a_password_in_the_address_of_the_hub_is_in_no_sentence(hub, impatient, monkeypatch):
+    address = hub.url.replace("//", "//me:pass-word@")
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+    hub.refusals["GET"] = 403
+    told = refused("someone/else")
+    assert "//***@127.0.0.1" in told
+    assert "pass-word" not in told

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from huggingface_hub import get_session
 from huggingface_hub.utils import logging as hub_logging
 
 from deliberate.core import patience
@@ -84,15 +85,30 @@ def test_a_push_that_stays_refused_is_one_sentence_and_shows_nothing(
     repository = hub.add(REPO, {"notes.txt": b"mine"})
     fault(route, status=status, times=99)
     before = list(repository.commits)
-    if status == 409 and "create" not in route and "branch" not in route:
-        told = refused(lambda: pushed(run)) if "tag" not in route else ""
-        assert "changed meanwhile" in told or "tag" in route
-    elif status != 409 and not ("create" in route and status in {401, 403}):
+    if "create" in route and status in {401, 403}:
         # Who may not make a repository may still write to one that is there.
+        assert pushed(run).commit == repository.branches["trial"][-1].sha
+    else:
         told = refused(lambda: pushed(run))
-        assert REPO in told or hub.url in told
+        seen = repository.branches.get("trial", before)[-1]
+        assert REPO in told or hub.url in told or seen.sha in told
+        assert (seen.files == before[-1].files) == (route != "/tag/")
     assert repository.commits == before
     assert "uploads/" not in capfd.readouterr().err
+
+
+def test_a_tag_that_somebody_else_made_meanwhile_is_not_taken_for_ours(hub, run, fault):
+    fault("/tag/", status=409)
+    assert "published as commit" in refused(lambda: pushed(run))
+    repository = hub.repositories[REPO]
+    repository.tags["v1"] = repository.branches["trial"][-1].sha
+    assert pushed(run).commit == repository.tags["v1"]
+
+
+def test_a_tag_whose_answer_is_lost_is_found_to_be_there(hub, run, fault):
+    fault("/tag/", lost=True)
+    assert hub.repositories.get(REPO) is None
+    assert pushed(run).commit == hub.repositories[REPO].tags["v1"]
 
 
 def test_an_upload_that_was_cut_goes_on_with_what_is_missing(hub, run, fault):
@@ -161,10 +177,29 @@ def test_a_pull_that_stays_refused_is_one_sentence(shared, fault, route, status,
     assert not (tmp_path / "here").exists()
 
 
-def test_more_patience_than_we_have_is_said_with_the_number_of_seconds(shared, fault, impatient):
-    fault("GET /api/models/", status=429, headers={"Retry-After": "86400"}, times=99)
+LONG = [{"Retry-After": "86400"}, {"RateLimit": '"api";r=0;t=86400', "Retry-After": "1"}]
+
+
+@pytest.mark.parametrize("headers", LONG)
+@pytest.mark.parametrize("route", ["GET /api/models/", "/tree/", "GET /.*/resolve/"])
+def test_a_pull_has_no_more_patience_than_we_say(shared, fault, impatient, route, headers):
+    fault(route, status=429, headers=headers, times=99)
     assert "try again in 86400 seconds" in refused(lambda: pull(REPO))
     assert not impatient.slept
+
+
+@pytest.mark.parametrize("headers", LONG)
+@pytest.mark.parametrize("route", ["POST /api/repos/create", "/preupload/", "PUT /uploads/"])
+def test_a_push_has_no_more_patience_than_we_say(hub, run, fault, impatient, route, headers):
+    fault(route, status=429, headers=headers, times=99)
+    assert "the same command again in 86400 seconds" in refused(lambda: pushed(run))
+    assert not impatient.slept
+
+
+def test_a_push_waits_until_the_window_of_requests_ends(hub, run, fault, impatient):
+    fault("POST /api/repos/create", status=429, headers={"RateLimit": '"api";r=0;t=55'})
+    pushed(run)
+    assert impatient.slept == [55]
 
 
 def test_a_hub_that_is_silent_is_given_up(hub, run, shared, fault, monkeypatch):
@@ -177,6 +212,19 @@ def test_a_hub_that_is_silent_is_given_up(hub, run, shared, fault, monkeypatch):
         publish(prepare(run, REPO))
     assert time.monotonic() - began < 20
     hub.faults.clear()
+
+
+def test_a_request_has_our_limits_where_it_has_none(hub, monkeypatch):
+    def limits(**asked):
+        with patience.bounded():
+            request = get_session().build_request("GET", hub.url, **asked)
+            for hook in get_session().event_hooks["request"]:
+                hook(request)
+        return request.extensions["timeout"]
+
+    parts = {"connect": 10.0, "read": 120.0, "write": 120.0, "pool": 120.0}
+    assert limits() == parts
+    assert limits(timeout=3.0) == dict.fromkeys(parts, 3.0)
 
 
 def test_a_slow_hub_is_waited_for(shared, fault, monkeypatch):
@@ -194,9 +242,9 @@ def test_no_address_is_told_while_it_is_tried_again_and_the_client_speaks_again_
     assert hub_logging.get_verbosity() == before
 
 
-def test_the_token_is_in_no_sentence(hub, run, monkeypatch):
+def test_the_token_is_in_no_sentence_though_the_hub_repeats_it(hub, run, fault, monkeypatch):
     token = "hf_" + "a1B2" * 8
     monkeypatch.setenv("HF_TOKEN", token)
-    hub.refusals["."] = 400
-    assert token not in refused(lambda: publish(prepare(run, REPO)))
+    fault(".", status=403, says=f"the token {token} may not", times=99)
+    assert "(the token *** may not)" in refused(lambda: publish(prepare(run, REPO)))
     assert token not in refused(lambda: pull(REPO))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from deliberate.core.ahead_loss import ahead_losses, plain_losses
 from deliberate.core.base import Base, final_norm
+from deliberate.core.cache import cache_keyword
 from deliberate.core.coprocessor import Coprocessor
 
 AHEAD = 4
@@ -79,10 +80,12 @@ def plain_latents(base: Base, coprocessor: Coprocessor, text: Tensor, *, shift: 
         cache = DynamicCache()
         if len(seen):
             with torch.no_grad():
-                base.trunk(input_ids=seen[None], past_key_values=cache, use_cache=True)
+                keyword = {cache_keyword(type(base.trunk)): cache}
+                base.trunk(input_ids=seen[None], use_cache=True, **keyword)
         positions = torch.arange(first, first + len(row))[None] + shift
+        keyword = {cache_keyword(type(coprocessor.trunk)): cache}
         out = coprocessor.trunk(
-            inputs_embeds=row[None], position_ids=positions, past_key_values=cache, use_cache=True
+            inputs_embeds=row[None], position_ids=positions, use_cache=True, **keyword
         )
         hidden.append(out.last_hidden_state[0])
     return coprocessor.scale(torch.cat(hidden))

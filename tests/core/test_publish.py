@@ -1,3 +1,5 @@
+"""A run becomes one commit on the Hub, or one sentence."""
+
 import json
 import os
 import re
@@ -7,14 +9,10 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
-import torch
 import yaml
-from safetensors.torch import load_file, save_file
 
 from deliberate.core import load_base
 from deliberate.core.checkpoint import save_coprocessor
-from deliberate.core.errors import CheckpointError, DeliberateError
-from deliberate.core.local_paths import without_folders
 from deliberate.core.publication import PublishError, prepare
 from deliberate.core.publish import publish
 
@@ -63,29 +61,6 @@ def test_what_is_sent_names_no_folder_of_this_machine(hub, run, report):
     assert before == {name: (run / name).read_bytes() for name in before}
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        ("/home/someone/x.txt", "x.txt"),
-        ("~/x/", "x"),
-        ("../x.txt", "x.txt"),
-        ("C:\\me\\x.txt", "x.txt"),
-        ("file:///home/me/x.txt", "x.txt"),
-        ("user/repo", "user/repo"),
-        ("stdlib (held out)", "stdlib (held out)"),
-        ([{"a": "/b/c"}, 1.5, None], [{"a": "c"}, 1.5, None]),
-    ],
-)
-def test_a_local_path_is_cut_to_its_last_part_and_all_else_kept(value, shown):
-    assert without_folders(value) == shown
-
-
-def test_a_recipe_that_cannot_be_read_is_refused(run):
-    (run / "recipe.yaml").write_text("data: [")
-    with pytest.raises(PublishError, match="mend it, or remove it"):
-        prepare(run, REPO)
-
-
 @pytest.mark.parametrize("private", [True, False])
 def test_the_repository_is_private_only_if_asked(hub, run, private):
     publish(prepare(run, REPO, private=private))
@@ -106,6 +81,18 @@ def test_pushing_the_same_again_changes_nothing(hub, run):
     assert len(hub.repositories[REPO].commits) == 2
 
 
+def test_weights_that_a_run_replaced_meanwhile_are_not_sent_beside_settings_of_others(hub, run):
+    publication = prepare(run, REPO)
+    weights = bytearray((run / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (run / "model.safetensors").write_bytes(weights)
+    (run / "config.json").write_text("{}")
+    with pytest.raises(PublishError, match=r"model.safetensors' was changed since it was checked"):
+        publish(publication)
+    assert len(hub.repositories[REPO].commits) == 1
+    assert not hub.uploads
+
+
 def test_an_evaluation_of_earlier_weights_does_not_stay_on_the_hub(hub, run):
     hub.add(REPO, {"eval.json": b"old", "recipe.yaml": b"old", "notes.txt": b"mine"})
     (run / "eval.json").unlink()
@@ -113,11 +100,6 @@ def test_an_evaluation_of_earlier_weights_does_not_stay_on_the_hub(hub, run):
     commits = hub.repositories[REPO].commits
     assert set(commits[-1].files) == (ALL - {"eval.json"}) | {"notes.txt", ".gitattributes"}
     assert len(commits) == 3
-
-
-def test_preparing_contacts_nobody(hub, run):
-    prepare(run, REPO, private=True)
-    assert not hub.requests
 
 
 @pytest.mark.parametrize(
@@ -129,6 +111,8 @@ def test_preparing_contacts_nobody(hub, run):
         ("create", 500, "answered 500"),
         ("/commit/", 403, "the token may not write"),
         ("/uploads/", 403, "the token may not write"),
+        ("/commit/", 403, r"may not write to 'someone/thinker' \(refused by the test\)"),
+        ("/preupload/", 400, r"does not accept 'someone/thinker' as it is \(refused by the test\)"),
         ("validate-yaml", 502, "answered 502"),
     ],
 )
@@ -140,6 +124,14 @@ def test_a_refusal_of_the_hub_is_one_sentence_and_publishes_nothing(
         publish(prepare(run, REPO))
     assert "\n" not in str(caught.value)
     assert all(len(repository.commits) == 1 for repository in hub.repositories.values())
+
+
+def test_a_card_that_the_hub_refuses_is_told_before_anything_is_made_or_sent(hub, run):
+    hub.refusals["validate-yaml"] = 400
+    with pytest.raises(PublishError, match=r"\(refused by the test\): change that, and run"):
+        publish(prepare(run, REPO, licence="no-such"))
+    assert not hub.repositories
+    assert not hub.uploads
 
 
 def test_a_wrong_token_is_one_sentence(hub, run, monkeypatch):
@@ -161,14 +153,6 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(hub, run, impatient, monke
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(PublishError, match=r"cannot publish at http://127.0.0.1:9: .*again"):
         publish(prepare(run, REPO))
-
-
-def test_a_run_that_was_not_evaluated_is_refused_unless_that_is_said(hub, run):
-    (run / "eval.json").unlink()
-    with pytest.raises(PublishError, match=r"`deliberate eval .*/run` first, or add --without-ev"):
-        prepare(run, REPO)
-    assert "It was not evaluated" in prepare(run, REPO, without_evaluation=True).card
-    assert not hub.requests
 
 
 @pytest.mark.parametrize("named", ["option", "id"])
@@ -196,9 +180,21 @@ def test_a_pull_request_changes_no_branch_and_its_address_is_told(hub, run):
 
 
 def test_a_pull_request_needs_a_repository(hub, run):
-    with pytest.raises(PublishError, match="has no place for 'someone/thinker'"):
+    with pytest.raises(PublishError, match=r"has no repository 'someone/thinker' .* --create-pr"):
         publish(prepare(run, REPO, create_pr=True))
     assert not hub.repositories
+
+
+@pytest.mark.parametrize(
+    "named", [{"revision": "refs/pr/9"}, {"revision": "v9", "create_pr": True}]
+)
+def test_a_branch_that_is_not_there_and_cannot_be_made_is_named(hub, run, named):
+    hub.add(REPO, {})
+    with pytest.raises(
+        PublishError, match=f"'someone/thinker' has no branch '{named['revision']}'"
+    ):
+        publish(prepare(run, REPO, **named))
+    assert not hub.uploads
 
 
 def test_a_tag_names_the_commit_and_is_never_moved(hub, run):
@@ -215,76 +211,6 @@ def test_a_tag_names_the_commit_and_is_never_moved(hub, run):
         publish(prepare(run, REPO, tag="v1"))
     assert repository.tags == {"v1": published.commit}
     assert len(repository.commits) == commits
-
-
-@pytest.mark.parametrize(
-    ("named", "sentence"),
-    [
-        ({"revision": "a" * 40}, "is a commit"),
-        ({"revision": "../x"}, "cannot be a revision"),
-        ({"tag": "a b"}, "cannot be a revision"),
-        ({"tag": "v1", "create_pr": True}, "leave out --tag or --create-pr"),
-        ({"licence": "Apache 2"}, "no licence as the Hub names them"),
-    ],
-)
-def test_names_that_cannot_be_are_refused_and_nobody_is_asked(hub, run, named, sentence):
-    with pytest.raises(DeliberateError, match=sentence):
-        prepare(run, REPO, **named)
-    assert not hub.requests
-
-
-@pytest.mark.parametrize("repo", ["thinker", "a/b/c", "a b/c", "", "/c", "a/", "a/b..c", "a/../b"])
-def test_a_name_that_is_no_repository_id_is_refused(run, repo):
-    with pytest.raises(PublishError, match="give 'user/repo'"):
-        prepare(run, repo)
-
-
-def test_what_is_no_finished_run_is_refused(tmp_path):
-    with pytest.raises(PublishError, match="no run folder at 'nowhere/at-all'"):
-        prepare("nowhere/at-all", REPO)
-    with pytest.raises(CheckpointError, match="is not a coprocessor"):
-        prepare(tmp_path, REPO)
-
-
-def test_damaged_weights_are_refused(run):
-    weights = run / "model.safetensors"
-    whole, tensors = weights.read_bytes(), load_file(weights)
-    name = next(iter(tensors))
-    tensors[name].view(-1)[0] = torch.nan
-    save_file(tensors, weights)
-    with pytest.raises(CheckpointError, match="holds NaN or infinity"):
-        prepare(run, REPO)
-    weights.write_bytes(whole[:-1])
-    with pytest.raises(CheckpointError, match="cannot read"):
-        prepare(run, REPO)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"perplexity": {"base": {"1": "high"}}},
-        {"change_percent": {}},
-        {"change_percent": []},
-        {"fingerprints": []},
-    ],
-)
-def test_an_evaluation_that_lacks_its_numbers_is_refused(run, report, changes):
-    (run / "eval.json").write_text(json.dumps(report(run, **changes)))
-    with pytest.raises(DeliberateError, match=r"run `deliberate eval.*` again, or remove it"):
-        prepare(run, REPO)
-
-
-@pytest.mark.parametrize("content", ["{", "[]", "{}"])
-def test_an_evaluation_that_cannot_be_read_is_refused(run, content):
-    (run / "eval.json").write_text(content)
-    with pytest.raises(DeliberateError, match=r"run `deliberate eval.*` again, or remove it"):
-        prepare(run, REPO)
-
-
-def test_an_evaluation_of_other_weights_is_refused(run, report):
-    (run / "eval.json").write_text(json.dumps(report(run, fingerprints={"latents": "0" * 16})))
-    with pytest.raises(DeliberateError, match="measured other weights"):
-        prepare(run, REPO)
 
 
 _PUBLISH_AND_LOAD = """

@@ -1,6 +1,9 @@
 """What is pulled is what was published, whole, or nothing."""
 
 import json
+import os
+import shutil
+from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
@@ -77,6 +80,50 @@ def test_a_folder_is_filled_once_and_nothing_else_is_overwritten(shared, run, tm
         pull(REPO, output=run / "config.json")
 
 
+def test_the_folder_that_one_is_in_is_not_replaced(hub, shared, tmp_path, monkeypatch):
+    (tmp_path / "here" / "below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("here/below")
+    monkeypatch.chdir(tmp_path / "here" / "below")
+    for name in (".", tmp_path / "here" / "below", tmp_path / "link"):
+        with pytest.raises(DeliberateError, match="is the folder that you are in"):
+            pull(REPO, output=Path(name))
+    assert not hub.requests
+    pull(REPO, output=Path("it"))
+    assert Path("it/config.json").exists()
+
+
+def test_an_empty_folder_that_a_link_leads_to_is_filled(shared, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    assert pull(REPO, output=tmp_path / "link").folder == tmp_path / "link"
+    assert (tmp_path / "empty/config.json").exists()
+    assert {path.name for path in tmp_path.iterdir()} >= {"empty", "link"}
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_two_processes_do_not_fill_the_same_folder(shared, tmp_path, monkeypatch):
+    copied, said = shutil.copyfile, []
+
+    def copy(*paths):
+        with pytest.raises(DeliberateError) as error:
+            pull(REPO, output=tmp_path / "here")
+        said.append(str(error.value))
+        return copied(*paths)
+
+    monkeypatch.setattr(shutil, "copyfile", copy)
+    pulled = pull(REPO, output=tmp_path / "here")
+    assert f"process {os.getpid()} fills" in said[0]
+    assert len(said) == len(list(pulled.folder.iterdir())) == 4
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_settings_that_are_younger_than_a_file_are_told(shared):
+    config = json.loads(shared.commits[-1].files["config.json"])
+    del config["checksum"], config["coprocessor"]["latents"], config["coprocessor"]["positions"]
+    shared.commit("old", added={"config.json": json.dumps(config).encode()}, removed=set())
+    assert (pull(REPO).settings["latents"], pull(REPO).settings["positions"]) == (4, "after")
+
+
 def test_what_is_no_coprocessor_is_refused_before_its_weights_are_fetched(hub):
     hub.add("someone/model", {"config.json": b'{"model_type": "llama"}', "model.safetensors": b"x"})
     hub.add("someone/empty", {})
@@ -93,6 +140,21 @@ def test_weights_that_are_not_those_of_the_checksum_are_refused(hub, shared):
     with pytest.raises(CheckpointError, match=r"'someone/thinker' does not match .*tell its owner"):
         pull(REPO)
     assert pull(f"{REPO}@v1").verified
+
+
+@pytest.mark.parametrize("name", [REPO, f"{REPO}@v1"])
+def test_weights_that_were_damaged_in_the_cache_are_told_apart_without_a_network(
+    hub, shared, monkeypatch, name
+):
+    weights = (pull(name).folder / "model.safetensors").resolve()
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with monkeypatch.context() as patch:
+        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        with pytest.raises(CheckpointError, match="in the Hub's cache, and cannot be fetched"):
+            pull(name)
+    assert pull(name).verified
 
 
 def test_a_coprocessor_without_weights_is_refused(hub, shared):

@@ -4,10 +4,12 @@ import json
 
 import pytest
 from datasets import Dataset
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from deliberate.core import python_source
+from deliberate.core.base import NANO
 from deliberate.core.errors import TextError
-from deliberate.core.packing import pack
+from deliberate.core.packing import Packer, pack, start_of_text
 from deliberate.core.texts import documents, hold_out
 
 
@@ -77,6 +79,36 @@ def test_rows_are_the_texts_tokens_in_order(llama, tmp_path):
     assert list(rows) == [stream[start : start + 6] for start in range(0, len(stream) - 5, 6)]
 
 
+def test_texts_are_tokenized_as_one_by_one_whatever_the_tokenizer(llama):
+    class Shouting(PreTrainedTokenizerFast):
+        def _encode_plus(self, text, **options):
+            return super()._encode_plus([each.upper() for each in text], **options)
+
+    texts = ["abc é xyz", "", f"a{llama.tokenizer.eos_token}b", "the end.\n" * 50]
+    plain = AutoTokenizer.from_pretrained(NANO / "base")
+    shouting = Shouting(tokenizer_object=plain.backend_tokenizer, eos_token="<|endoftext|>")
+    for tokenizer in (llama.tokenizer, plain, shouting):
+        packer = Packer(tokenizer, length=1)
+        tokenizer.backend_tokenizer.enable_truncation(3)  # as it is in many a tokenizer.json
+        tokenizer.backend_tokenizer.enable_padding(length=9)
+        packed = packer(texts)["token_ids"]
+        after = [] if start_of_text(tokenizer) else [tokenizer.eos_token_id]
+        expected = [[*tokenizer([text])["input_ids"][0], *after] for text in texts]
+        assert packed == [[token] for text in expected for token in text]
+    loud, quiet = (Packer(shouting, length=1)([text] * 3) for text in ("abc", "ABC"))
+    assert loud == quiet
+
+
+def test_rows_may_take_more_texts_than_are_tokenized_at_once(llama, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "ab"}\n' * 1500)
+    rows = pack(documents(str(path)), llama.tokenizer, length=4000)
+    stream = [*llama.tokenizer("ab")["input_ids"], llama.tokenizer.eos_token_id] * 1500
+    assert len(rows) == 1
+    assert rows["token_ids"][0] == stream[:4000]
+    assert not len(pack(documents(str(path)), llama.tokenizer, length=10**6))
+
+
 @pytest.mark.parametrize("count", [1, 2, 60])
 def test_what_is_held_out_is_not_trained_on(tmp_path, count):
     texts = [f"text {number} " + "words " * 40 + "\n" for number in range(count)]
@@ -111,6 +143,27 @@ def test_copies_of_held_out_modules_are_left_out_of_the_installed_source(tmp_pat
     names = python_source.installed_texts("train").keys()
     assert "site-packages/own.py" in names
     assert "site-packages/copy.py" not in names
+
+
+def test_installed_source_is_in_the_order_of_its_folders_without_what_is_no_source(
+    tmp_path, monkeypatch
+):
+    wanted = ["a/b.py", "a/c/d.py", "a-b/c.py", "a.py", "test.py"]  # `-` is before `/`
+    for name in (*wanted, "a/tests/e.py", "test/f.py", "folder.py/g.txt", "h.pyc"):
+        file = tmp_path / "packages" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("text")
+    (tmp_path / "link").symlink_to(tmp_path / "packages")
+    monkeypatch.setattr(python_source.sysconfig, "get_paths", paths_with(tmp_path / "link"))
+    assert list(python_source._source_files("purelib")) == wanted
+    linked = python_source.fingerprint(installed=True)
+    monkeypatch.setattr(python_source.sysconfig, "get_paths", paths_with(tmp_path / "packages"))
+    assert python_source.fingerprint(installed=True) == linked
+    (tmp_path / "packages" / "a" / "tests" / "e.py").write_text("not read")
+    assert python_source.fingerprint(installed=True) == linked
+    (tmp_path / "packages" / "a.py").write_text("other text")
+    assert python_source.fingerprint(installed=True) != linked
+    assert python_source.fingerprint(installed=False) != linked
 
 
 def paths_with(purelib):

@@ -4,7 +4,7 @@ from matplotlib.text import Text
 
 from deliberate.eval.report_folder.blocks import Line, Plot, Said
 from deliberate.eval.report_folder.document import heading, sections
-from deliberate.eval.report_folder.draw import svg
+from deliberate.eval.report_folder.draw import LIGHT, _figure, svg
 from deliberate.eval.report_folder.gate import gate
 from deliberate.eval.report_folder.looks import look
 from deliberate.eval.report_folder.markdown import markdown
@@ -94,11 +94,21 @@ def test_a_long_label_is_wrapped_and_no_letter_is_lost():
 def test_names_of_points_that_are_close_stand_apart():
     line = Line(label="l", x=[0, 9, 9.01, 9.02], y=[0, 5, 5, 5.01], names=["a", "b", "c", "d"])
     plot = Plot(name="p", title="t", x_label="x", y_label="y", lines=[line])
-    from deliberate.eval.report_folder.draw import LIGHT, _figure
-
     figure = _figure(plot, LIGHT)
     figure.draw_without_rendering()
     boxes = [Text.get_window_extent(text) for text in figure.axes[0].texts]
     assert len(boxes) == 4
     for number, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[number + 1 :])
+
+
+def test_the_names_of_axes_are_no_longer_than_the_plots(made_results):
+    for plot in plots(sections(made_results)).values():
+        figure = _figure(plot, LIGHT)
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            for name in (axes.xaxis.label, axes.yaxis.label):
+                box = name.get_window_extent()
+                assert box.x0 >= 0 <= box.y0
+                assert box.x1 <= figure.bbox.x1
+                assert box.y1 <= figure.bbox.y1, plot.name

@@ -1,13 +1,10 @@
 """Files as somebody who means harm would write them, made by small builders."""
 
-import importlib.util
 import json
 import struct
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -90,29 +87,6 @@ def coprocessor_path(llama, make, tmp_path) -> Path:
 def no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No hashes are remembered from elsewhere."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-
-
-@pytest.fixture(scope="session")
-def load_beside() -> Callable[[str], Any]:
-    """Loads a module beside this one, by its file's name."""
-
-    def load(name: str) -> Any:
-        path = Path(__file__).with_name(name)
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module  # which dataclasses look for
-        spec.loader.exec_module(module)
-        return module
-
-    return load
-
-
-@pytest.fixture(scope="session")
-def mutations(load_beside: Callable[[str], Any]) -> Any:
-    """The module `mutations.py`."""
-    return load_beside("mutations.py")
 
 
 def outcome_of_cache(path: Path) -> tuple[str, dict, dict]:

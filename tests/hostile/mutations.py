@@ -67,8 +67,10 @@ def lying(rng: random.Random, value: object) -> object:
 
 
 def with_key_twice(rng: random.Random, text: str) -> str:
-    """JSON that gives a key a second time, with what another key has."""
+    """JSON that gives a key a second time, with what another key has, if it has keys."""
     value = json.loads(text)
+    if not isinstance(value, dict) or not value:
+        return text
     key = rng.choice(list(value))
     other = json.dumps(value[rng.choice(list(value))])
     return f"{{{json.dumps(key)}: {other}, {text.strip()[1:]}"

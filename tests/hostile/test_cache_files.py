@@ -8,6 +8,7 @@ import tracemalloc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mutations import mutate
 
 from deliberate.core.cache_file import CacheFile
 from deliberate.core.errors import CacheError
@@ -25,13 +26,13 @@ def said(path):
     return str(caught.value)
 
 
-def test_mutations_are_refused_or_change_nothing(cache_path, read_cache, mutations):
+def test_mutations_are_refused_or_change_nothing(cache_path, read_cache):
     content = cache_path.read_bytes()
     [_, metadata, tensors] = read_cache(cache_path)
 
     @given(st.integers(0, 2**32))
     def refused_or_the_same(seed):
-        cache_path.write_bytes(mutations.mutate(random.Random(seed), content))
+        cache_path.write_bytes(mutate(random.Random(seed), content))
         word, again, parts = read_cache(cache_path)
         if word == "read":
             assert again == metadata

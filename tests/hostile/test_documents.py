@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutations import forged_text, mutate
 
 from deliberate.core import plain_json, plain_yaml, publication
 from deliberate.core.checkpoint import Trained
@@ -123,26 +124,26 @@ def test_what_is_written_of_a_recipe_is_read_again(tmp_path):
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
 
 
-def damaged(mutations, text):
+def damaged(text):
     """Draws damage to a text of JSON."""
 
     def draw(seed):
         rng = random.Random(seed)
         if seed % 3:
-            return mutations.forged_text(rng, text).encode()
-        return mutations.mutate(rng, text.encode())
+            return forged_text(rng, text).encode()
+        return mutate(rng, text.encode())
 
     return st.integers(0, 2**32).map(draw)
 
 
-def test_damaged_results_are_refused_or_read(tmp_path, llama, make, mutations):
+def test_damaged_results_are_refused_or_read(tmp_path, llama, make):
     coprocessor = make(llama, "warm").requires_grad_(requires_grad=False)
     subject = Subject(trained=Trained(coprocessor=coprocessor, id="tiny", fingerprint="f"))
     results = Results.new(llama, [subject], "deliberate eval tiny")
     results.add("problems", {"a": 1}, seconds=1.0, result={"x": {"y": [1, 2]}})
     path = tmp_path / "results.json"
 
-    @given(damaged(mutations, json.dumps(results.to_dict())))
+    @given(damaged(json.dumps(results.to_dict())))
     @settings(max_examples=80)
     def refused_or_read(content):
         path.write_bytes(content)
@@ -154,14 +155,14 @@ def test_damaged_results_are_refused_or_read(tmp_path, llama, make, mutations):
     refused_or_read()
 
 
-def test_damaged_records_are_refused_or_read(tmp_path, mutations):
+def test_damaged_records_are_refused_or_read(tmp_path):
     record = records.Record(
         id="a", question="q", target="t", base=True, latents=False,
         answers={"base": 1, "latents": 2}, scores={"base": {"acc": 1.0}, "latents": {"acc": 0.0}},
     )  # fmt: skip
     path = tmp_path / "records.jsonl"
 
-    @given(damaged(mutations, json.dumps(asdict(record))))
+    @given(damaged(json.dumps(asdict(record))))
     def refused_or_read(content):
         path.write_bytes(content)
         try:
@@ -175,7 +176,7 @@ def test_damaged_records_are_refused_or_read(tmp_path, mutations):
     refused_or_read()
 
 
-def test_a_damaged_evaluation_is_refused_or_published(coprocessor_path, no_home, mutations):
+def test_a_damaged_evaluation_is_refused_or_published(coprocessor_path, no_home):
     identity = publication.prepare(coprocessor_path, "someone/tiny", without_evaluation=True)
     [fingerprint] = [
         line.split("`")[1]
@@ -191,7 +192,7 @@ def test_a_damaged_evaluation_is_refused_or_published(coprocessor_path, no_home,
         "length": 64, "fingerprints": {"latents": fingerprint},
     }  # fmt: skip
 
-    @given(damaged(mutations, json.dumps(report)))
+    @given(damaged(json.dumps(report)))
     @settings(max_examples=80)
     def refused_or_published(content):
         (coprocessor_path / "eval.json").write_bytes(content)

@@ -40,6 +40,10 @@ def test_tokens_are_known_by_their_form(secret, around):
         "https://host/x?token=pass-word&y=1",
         "Authorization: Bearer pass-word",
         "password=pass-word",
+        'password="pass-word and more"',
+        "x.secret='pass-word;pass-word'",
+        "--set address=http://host/x?token=pass-word",
+        "a=password=pass-word",
     ],
 )
 def test_passwords_are_known_by_their_place(text):
@@ -63,6 +67,14 @@ def test_all_else_stays_as_it_is(text):
 def test_the_word_after_a_secret_option_is_hidden():
     typed = ["deliberate", "serve", "--api-key", "mine", "--port", "1", "--token", "--token"]
     assert command_line(typed) == "deliberate serve --api-key '***' --port 1 --token '***'"
+    typed = ["deliberate", "eval", "--every-token", "runs/mine"]
+    assert command_line(typed) == "deliberate eval --every-token runs/mine"
+
+
+@pytest.mark.parametrize("part", ["a", "_", "_.", "a-", "-eyJ", "a=", "x='", "bearer ", "://a"])
+def test_a_long_text_takes_no_longer_than_its_length(part):
+    """By the square of the length, this would take minutes."""
+    assert len(without_secrets(part * 100_000)) == len(part) * 100_000
 
 
 def test_plain_values_lose_their_secrets_and_nothing_else():

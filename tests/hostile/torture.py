@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from mutations import forged_text, mutate
 
 pytestmark = pytest.mark.torture
 
@@ -73,35 +74,35 @@ def tortured(what, content, write, read, mutate, same, capsys) -> None:
     assert grown < MOST_GROWTH
 
 
-def test_cache_files(cache_path, read_cache, mutations, capsys):
+def test_cache_files(cache_path, read_cache, capsys):
     [_, metadata, tensors] = read_cache(cache_path)
     tortured(
         "cache file",
         cache_path.read_bytes(),
         cache_path.write_bytes,
         lambda: read_cache(cache_path),
-        mutations.mutate,
+        mutate,
         lambda again, parts: again == metadata and equal(parts, tensors),
         capsys,
     )
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-def test_coprocessors(coprocessor_path, read_coprocessor, mutations, llama, capsys, name):
+def test_coprocessors(coprocessor_path, read_coprocessor, llama, capsys, name):
     [_, described, weights] = read_coprocessor(coprocessor_path, llama)
     path = coprocessor_path / name
 
-    def mutate(rng, content):
+    def damage(rng, content):
         if name == "config.json" and rng.random() < 0.7:
-            return mutations.forged_text(rng, content.decode()).encode()
-        return mutations.mutate(rng, content)
+            return forged_text(rng, content.decode()).encode()
+        return mutate(rng, content)
 
     tortured(
         f"coprocessor's {name}",
         path.read_bytes(),
         path.write_bytes,
         lambda: read_coprocessor(coprocessor_path, llama),
-        mutate,
+        damage,
         lambda again, parts: again == described and equal(parts, weights),
         capsys,
     )

@@ -1,18 +1,37 @@
-"""Looks at a folder all the time, for files that are not whole under their final name.
-
-`kills.py` looks on so while it kills what writes there.
-"""
+"""Sees that each file under a final name is whole, all the while a command is killed."""
 
 import json
 import os
 import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 GLANCE = 0.002
-"""Seconds between two looks."""
+"""Seconds between two looks at a folder."""
+
+
+@dataclass
+class Tally:
+    """What a loop came to."""
+
+    kills: int = 0
+    at_work: int = 0
+    """Kills after the work had begun and before it was done."""
+    runs: int = 0
+    restarts: int = 0
+    glances: int = 0
+    differences: list[str] = field(default_factory=list)
+    partial: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """One line of numbers."""
+        return (
+            f"{self.kills} kills ({self.at_work} at work), {self.restarts} restarts, "
+            f"{self.runs} results compared, {len(self.differences)} differences, "
+            f"{len(self.partial)} partial files in {self.glances:,} glances"
+        )
 
 
 def check_whole(path: Path) -> None:
@@ -43,7 +62,7 @@ def check_whole(path: Path) -> None:
 class Watch:
     """Looks at a folder all the time, for files that are not whole under their final name."""
 
-    def __init__(self, folder: Path, tally: Any) -> None:
+    def __init__(self, folder: Path, tally: Tally) -> None:
         self._folder, self._tally, self._seen = folder, tally, {}
         self._over = threading.Event()
         self._thread = ThreadPoolExecutor(1)
@@ -76,7 +95,7 @@ class Watch:
                 self._tally.partial.append(f"{name}: {error}")
         for step in self._folder.glob("checkpoints/step-*"):
             try:
-                names = [path.name for path in step.iterdir()]
+                names = {path.name for path in step.iterdir()}
             except FileNotFoundError:  # an old one, removed
                 continue
             if len(names) < 3 and step.exists():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import queue
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,8 +15,11 @@ from deliberate.core import augment, prefill
 from deliberate.core.base import Base
 from deliberate.core.cache import Cache
 from deliberate.serve.store import Store
+from deliberate.serve.thinker import Thinker
 
 COPROCESSOR = "c0ffee"
+PATIENCE = 60.0
+"""Seconds until a test gives up on something that should come at once."""
 
 
 @pytest.fixture
@@ -66,6 +70,34 @@ def open_store(llama: Base, folder: Path):
     yield open_store
     for store in opened:
         store.close()
+
+
+class Told(queue.Queue):
+    """The ids of caches that are done, as they come."""
+
+    def take(self, count: int) -> list[str]:
+        """The next ones."""
+        return [self.get(timeout=PATIENCE) for _ in range(count)]
+
+
+@pytest.fixture
+def told() -> Told:
+    """Collects the ids of what is done."""
+    return Told()
+
+
+@pytest.fixture
+def begin():
+    """Make thinkers, and close them at the end."""
+    begun = []
+
+    def begin(*arguments, **settings) -> Thinker:
+        begun.append(Thinker(*arguments, **settings))
+        return begun[-1]
+
+    yield begin
+    for thinker in begun:
+        thinker.close()
 
 
 @pytest.fixture

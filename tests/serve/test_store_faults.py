@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -198,6 +199,25 @@ def test_files_that_come_while_the_server_runs_are_taken_up(open_store, read, sa
     assert store.find([0, 5]) is None
     store.refresh()
     assert same(store.find([0, 5])[1], read(0, 5))
+
+
+def test_a_folder_is_looked_through_without_holding_anyone_up_and_nothing_new_is_lost(
+    open_store, read, monkeypatch
+):
+    store, ids = open_store(), []
+    listed = store._shelf.listed
+
+    def meanwhile():
+        there = listed()
+        with ThreadPoolExecutor(1) as pool:
+            ids.append(pool.submit(store.put, read(0, 5)).result(60))
+        return there
+
+    monkeypatch.setattr(store._shelf, "listed", meanwhile)
+    store.refresh()
+    assert ids[0] in store
+    assert not store.reports
+    assert store.usage.disk_bytes == store.entry(ids[0]).bytes
 
 
 def write_until(monkeypatch, limit):

@@ -7,6 +7,12 @@ import pytest
 from deliberate.train import load_recipe
 
 
+@pytest.fixture(autouse=True)
+def no_home(tmp_path, monkeypatch):
+    """Nothing is kept from one test to another."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+
+
 @pytest.fixture
 def corpus(tmp_path):
     words = ["abc", "cab", "bca", "xyz.", "zyx", "0123", "3210", "the", "end.\n"]

@@ -31,9 +31,11 @@ def test_the_loss_falls(recipe, tmp_path, start):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_resumed_is_uninterrupted_to_the_last_bit(recipe, tmp_path, dtype, accumulate):
-    changes = [f"base.dtype={dtype}", f"train.accumulate={accumulate}"]
+@pytest.mark.parametrize(
+    "change", ["train.accumulate=1", "train.accumulate=2", "train.optimizer=muon"]
+)
+def test_resumed_is_uninterrupted_to_the_last_bit(recipe, tmp_path, dtype, change):
+    changes = [f"base.dtype={dtype}", change]
     train(recipe(*changes), tmp_path / "whole")
 
     def stop_after_five(progress):

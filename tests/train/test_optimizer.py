@@ -56,12 +56,23 @@ def test_matrices_alone_decay_and_soft_tokens_have_their_own_rate(llama, make):
     assert [group["peak"] for group in (matrices, vectors, soft)] == [0.5, 0.5, 2.0]
 
 
-def test_every_weight_is_learned_once(llama, make):
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_every_weight_is_learned_once(llama, make, name):
     for kind in ("full", "soft"):
         coprocessor = make(llama, "warm", kind=kind)
-        optimizer = make_optimizer(coprocessor, settings())
+        optimizer = make_optimizer(coprocessor, settings(f"train.optimizer={name}"))
         learned = [id(p) for group in optimizer.param_groups for p in group["params"]]
         assert sorted(learned) == sorted(id(parameter) for parameter in coprocessor.parameters())
+
+
+def test_muon_takes_the_network_s_matrices_alone(llama, make):
+    coprocessor = make(llama, "warm")
+    groups = make_optimizer(coprocessor, settings("train.optimizer=muon")).param_groups
+    matrices, vectors, soft = groups
+    assert [group.get("orthogonal", False) for group in groups] == [True, False, False]
+    assert {parameter.ndim for parameter in matrices["params"]} == {2}
+    assert {parameter.ndim for parameter in vectors["params"]} == {0, 1}
+    assert [id(parameter) for parameter in soft["params"]] == [id(coprocessor.soft_tokens)]
 
 
 def test_a_soft_embedding_is_all_soft(llama, make):

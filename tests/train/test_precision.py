@@ -52,4 +52,4 @@ def test_a_resumed_run_stays_in_the_dtype_it_began_in(recipe, tmp_path, rate):
 
 
 def test_one_of_two_dtypes_is_found_on_this_machine():
-    assert precision._faster_dtype(torch.device("cpu")) in {"float32", "bfloat16"}
+    assert precision.faster_dtype(torch.device("cpu")) in {"float32", "bfloat16"}

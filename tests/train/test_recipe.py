@@ -5,6 +5,9 @@ import yaml
 
 from deliberate.core.errors import RecipeError
 from deliberate.train.recipe import dump, load_recipe
+from deliberate.train.shipped import FOLDER, shipped
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def test_changes_beat_the_file_and_the_file_beats_the_defaults(tmp_path):
@@ -122,6 +125,38 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path, content):
 def test_a_missing_recipe_is_refused():
     with pytest.raises(RecipeError, match=r"no recipe at 'nowhere\.yaml'"):
         load_recipe(Path("nowhere.yaml"))
+
+
+def test_a_recipe_that_is_nowhere_is_told_with_those_that_ship():
+    with pytest.raises(RecipeError, match=r"the name of one that ships .*demo, .*nano, "):
+        load_recipe("demon")
+
+
+def test_a_shipped_recipe_is_known_by_its_name_wherever_one_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()  # a folder is no recipe
+    recipe = load_recipe("demo", changes=["train.seed=9"])
+    assert recipe == load_recipe(ROOT / "recipes/demo.yaml", changes=["train.seed=9"])
+    assert recipe != load_recipe(None, changes=["train.seed=9"])
+
+
+def test_a_file_of_a_shipped_recipe_s_name_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").write_text("train: {steps: 7}\n")
+    assert load_recipe("demo").train.steps == 7
+
+
+@pytest.mark.parametrize("path", ["recipes/demo", "../recipes/demo", "demo.yaml"])
+def test_a_path_is_no_name_of_a_shipped_recipe(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match="no recipe at"):
+        load_recipe(path)
+
+
+def test_all_recipes_ship_and_are_what_the_checkout_has():
+    here = {path.stem: path.read_text() for path in (ROOT / "recipes").glob("*.yaml")}
+    assert here == {path.stem: path.read_text() for path in FOLDER.glob("*.yaml")}
+    assert shipped() == sorted(here)
 
 
 def test_yaml_never_makes_objects(tmp_path):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from deliberate.cli.eval_kept import Kept, alone, tried
+from deliberate.cli.eval_names import BENCH_FILE, BENCHMARKS, EMBEDDED_RUNS, REPORT_FILE
 from deliberate.cli.eval_tasks import BENCH
 from deliberate.cli.failures import configuring
 from deliberate.cli.models import load_coprocessor, patient_bars
@@ -47,7 +48,7 @@ def run_bench(
     force: bool,
     as_json: bool,
     load: "Callable[[], Base]",
-    command: str,
+    typed: Sequence[str],
 ) -> None:
     """Ask benchmarks, show the table, and keep results and records.
 
@@ -58,25 +59,27 @@ def run_bench(
         force: Whether results that are there may be replaced.
         as_json: Whether to print JSON instead of a table.
         load: Loads the base, once all questions are there.
-        command: What was typed, as the report has it.
+        typed: The whole command, for the report.
 
     Raises:
         typer.BadParameter: there are several runs, or no benchmark of that name.
     """
-    from deliberate.eval.bench.benchmarks import chosen, require_harness
-
     run, *more = runs
     if more:
         raise typer.BadParameter(
             f"--bench asks one RUN at a time, got {' '.join(runs)}: leave out the others, and "
             "compare the two by `deliberate compare`"
         )
-    with configuring():
-        benchmarks = chosen(asked.names)
-    require_harness(benchmarks)
     if force and asked.resume:
         raise typer.BadParameter("--force begins anew and --resume goes on: leave out one")
     folder = _folder(run, output, asked.resume, force)
+
+    from deliberate.core.redaction import command_line
+    from deliberate.eval.bench.benchmarks import chosen, require_harness
+
+    with configuring():
+        benchmarks = chosen(asked.names)
+    require_harness(benchmarks)
 
     from deliberate.eval.bench.run import bench, prepare
 
@@ -90,7 +93,7 @@ def run_bench(
         trained = load_coprocessor(run, base)
         if folder is not None and not asked.resume:
             _begin_anew(folder)
-        kept = _report(folder, base, trained, run, command, asked.resume)
+        kept = _report(folder, base, trained, run, command_line(typed), asked.resume)
         began = time.monotonic()
         results = bench(
             base,
@@ -129,12 +132,8 @@ def _folder(run: str, output: Path | None, resume: bool, force: bool) -> Path | 
         FileExistsError: there are results, and nothing was said of them.
         typer.BadParameter: there is nothing to go on with.
     """
-    from deliberate.core.checkpoint import EMBEDDED_FOLDERS
-    from deliberate.eval.bench.benchmarks import RESULTS
-    from deliberate.eval.results import FILE
-
     folder = output
-    if folder is None and run not in EMBEDDED_FOLDERS and Path(run).is_dir():
+    if folder is None and run not in EMBEDDED_RUNS and Path(run).is_dir():
         folder = Path(run) / "bench"
     if folder is None:
         if resume:
@@ -142,7 +141,7 @@ def _folder(run: str, output: Path | None, resume: bool, force: bool) -> Path | 
         return None
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{str(folder)!r} is a file: name a folder with -o")
-    there = [name for name in (RESULTS, FILE) if (folder / name).exists()]
+    there = [name for name in (BENCH_FILE, REPORT_FILE) if (folder / name).exists()]
     if there and not resume and not force:
         raise FileExistsError(
             f"{str(folder)!r} holds results: go on with --resume, add --force, or name another "
@@ -153,10 +152,7 @@ def _folder(run: str, output: Path | None, resume: bool, force: bool) -> Path | 
 
 def _begin_anew(folder: Path) -> None:
     """Remove the results that are to be made again, once it is known that they can be."""
-    from deliberate.eval.bench.benchmarks import BENCHMARKS, RESULTS
-    from deliberate.eval.results import FILE
-
-    for name in (RESULTS, FILE, *(f"{name}.jsonl" for name in BENCHMARKS)):
+    for name in (BENCH_FILE, REPORT_FILE, *(f"{name}.jsonl" for name in BENCHMARKS)):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -167,7 +163,6 @@ def _report(
     from deliberate.core.errors import DeliberateError
     from deliberate.eval import Subject
     from deliberate.eval.report_folder import require_report
-    from deliberate.eval.results import FILE
 
     if folder is None:
         return None
@@ -176,7 +171,7 @@ def _report(
     except DeliberateError as error:
         note(f"results without a report: {error}")
         return None
-    subjects, resume = [Subject(trained=trained)], resume and (folder / FILE).exists()
+    subjects, resume = [Subject(trained=trained)], resume and (folder / REPORT_FILE).exists()
     return Kept(folder, base, subjects, command=command, names=[run], resume=resume)
 
 

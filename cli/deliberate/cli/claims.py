@@ -7,7 +7,6 @@ The system holds a process's locks for as long as it lives. So a worker that was
 claim behind, whatever host it was on, and nobody has to guess whether it still lives.
 """
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -15,9 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from deliberate.core.lock_file import NO_LOCKS, LockFile
+
 NAME = ".claims"
 _HEAD = hashlib.sha256().digest_size
-_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 Claim = Literal["mine", "done", "held"]
 """`mine`: to be made here and now; `done`: it is made; `held`: another worker makes it."""
@@ -40,16 +40,14 @@ class Claims:
 
         check_writable(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self._path, digest = folder / NAME, hashlib.sha256(work).digest()
-        self._file = -1
-        while not self._is_current():
-            self._leave()
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._file, digest = LockFile(folder / NAME), hashlib.sha256(work).digest()
+        while not self._file.is_current():
+            self._file.open()
             if self._lock(0, fcntl.LOCK_EX | fcntl.LOCK_NB):  # alone: what is in it is of the dead
                 self._begin(digest)
             self._lock(0, fcntl.LOCK_SH)
-        if os.pread(self._file, _HEAD, 0) != digest:
-            self._leave()
+        if os.pread(self._file.number, _HEAD, 0) != digest:
+            self._file.close()
             raise OSError(
                 f"workers with other texts, models or options fill {str(folder)!r}: give all of "
                 "them the same ones, --batch too, or name another folder with -o"
@@ -67,8 +65,8 @@ class Claims:
     ) -> None:
         """Leave; the last one removes the file."""
         if self._lock(0, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            self._path.unlink(missing_ok=True)
-        self._leave()
+            self._file.path.unlink(missing_ok=True)
+        self._file.close()
 
     def take(self, number: int, *, wait: bool = False) -> Claim:
         """Take a batch, unless it is done or another worker makes it.
@@ -97,29 +95,22 @@ class Claims:
         Raises:
             OSError: the disk is full.
         """
-        os.ftruncate(self._file, 0)
+        os.ftruncate(self._file.number, 0)
         try:
             self._write(digest, 0)
         except OSError:
-            self._path.unlink(missing_ok=True)
-            self._leave()
+            self._file.path.unlink(missing_ok=True)
+            self._file.close()
             raise
 
     def _write(self, content: bytes, place: int) -> None:
         try:
-            os.pwrite(self._file, content, place)
+            os.pwrite(self._file.number, content, place)
         except OSError as error:  # the reader knows the folder and nothing of this file
-            raise OSError(error.errno, error.strerror, str(self._path.parent)) from error
+            raise OSError(error.errno, error.strerror, str(self._file.path.parent)) from error
 
     def _is_done(self, number: int) -> bool:
-        return os.pread(self._file, 1, _HEAD + number) == b"\x01"
-
-    def _is_current(self) -> bool:
-        """Whether the open file is the one that newcomers find."""
-        try:
-            return self._file >= 0 and os.path.samestat(os.fstat(self._file), self._path.stat())
-        except FileNotFoundError:
-            return False
+        return os.pread(self._file.number, 1, _HEAD + number) == b"\x01"
 
     def _lock(self, place: int, how: int) -> bool:
         """Lock a byte; whether it could be.
@@ -128,19 +119,15 @@ class Claims:
             OSError: the file system has no locks.
         """
         try:
-            fcntl.lockf(self._file, how, 1, place)
+            fcntl.lockf(self._file.number, how, 1, place)
         except (BlockingIOError, PermissionError):
             return False
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise
+            folder = str(self._file.path.parent)
             raise OSError(
-                f"{str(self._path.parent)!r} is on a file system without locks, by which workers "
-                "tell who makes what: give each its share with --shard, a single one 1/1"
+                f"{folder!r} is on a file system without locks, by which workers tell who makes "
+                "what: give each its share with --shard, a single one 1/1"
             ) from error
         return True
-
-    def _leave(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from deliberate.cli.eval_names import EMBEDDED_RUNS, REPORT_FILE
 from deliberate.cli.terminal import note
 
 if TYPE_CHECKING:
@@ -53,11 +54,10 @@ def place(
 
     Raises:
         FileExistsError: something is there.
+        IsADirectoryError: a folder is where a file is to be.
         OSError: it cannot be written.
         typer.BadParameter: there is nothing to go on with.
     """
-    from deliberate.core.atomic import check_writable
-
     if force and resume:
         raise typer.BadParameter("--force begins anew and --resume goes on: leave out one")
     own = _own_folder(runs)
@@ -70,11 +70,15 @@ def place(
     if output is None:
         file = own / FILES[tasks[0]] if own is not None and len(tasks) == 1 else None
         if file is not None:
-            check_writable(file.parent)
+            _check_writable(file.parent)
         return Place(file=file)
-    check_writable(output.parent)
+    if output.is_dir():
+        raise IsADirectoryError(
+            f"{str(output)!r} is a folder, and a name that ends in .json means a file: name another"
+        )
     if output.exists() and not force:
         raise FileExistsError(f"{str(output)!r} exists: add --force, or name another file with -o")
+    _check_writable(output.parent)
     return Place(file=output)
 
 
@@ -248,33 +252,36 @@ class Kept:
 
 def _own_folder(runs: Sequence[str]) -> Path | None:
     """The folder of the one run that is measured; several runs' results are in none of theirs."""
-    from deliberate.core.checkpoint import EMBEDDED_FOLDERS
-
     run, *more = runs
-    return None if more or run in EMBEDDED_FOLDERS or not Path(run).is_dir() else Path(run)
+    return None if more or run in EMBEDDED_RUNS or not Path(run).is_dir() else Path(run)
+
+
+def _check_writable(folder: Path) -> None:
+    from deliberate.core.atomic import check_writable  # late, for it takes seconds
+
+    check_writable(folder)
 
 
 def _report(folder: Path, *, force: bool, resume: bool) -> Place:
-    from deliberate.core.atomic import check_writable
-    from deliberate.eval.report_folder import require_report
-    from deliberate.eval.results import FILE
-
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(
             f"{str(folder)!r} is a file: name a folder for a report, or a file that ends in .json"
         )
-    require_report()
-    check_writable(folder)
-    there = (folder / FILE).exists()
+    there = (folder / REPORT_FILE).exists()
     foreign = [name for name in (PAGE, MARKDOWN) if (folder / name).exists()]
     if foreign and not there and not force:
         raise FileExistsError(
-            f"{str(folder / foreign[0])!r} is of no report, which has a {FILE} beside it: name "
-            "another folder with -o, or write over it with --force"
+            f"{str(folder / foreign[0])!r} is of no report, which has a {REPORT_FILE} beside it: "
+            "name another folder with -o, or write over it with --force"
         )
     if there and not (force or resume):
         raise FileExistsError(
             f"{str(folder)!r} holds a report: go on with --resume, add --force, or name another "
             "folder with -o"
         )
+
+    _check_writable(folder)
+    from deliberate.eval.report_folder import require_report  # late, for it takes seconds
+
+    require_report()
     return Place(folder=folder, resume=resume and there)

@@ -25,6 +25,33 @@ BENCHMARKS = (
 ALL = "all"
 """All families."""
 
+MOST_STEPS = 12
+"""`deliberate.core.problems.MOST_STEPS`."""
+
+MOST_SEED = 2**32 - 1
+"""`deliberate.eval.sample.MOST_SEED`."""
+
+LIMITS: dict[str, tuple[int, int | None]] = {
+    "texts": (1, None),
+    "anchors": (1, None),
+    "ahead": (1, None),
+    "seed": (0, MOST_SEED),
+    "count": (2, None),
+    "prompt_tokens": (1, None),
+    "decoded_tokens": (1, None),
+    "repeats": (1, None),
+}
+"""Least and most of options, as `Sample`, `ProblemSet` and `CostSetting` check them again."""
+
+EMBEDDED_RUNS = ("nano", "nano-soft")
+"""`deliberate.core.checkpoint.EMBEDDED_FOLDERS`."""
+
+REPORT_FILE = "results.json"
+"""`deliberate.eval.results.FILE`."""
+
+BENCH_FILE = "bench.json"
+"""`deliberate.eval.bench.benchmarks.RESULTS`."""
+
 
 def unknown(what: str, name: str, nearest: str, known: Sequence[str]) -> str:
     """What is said of a name that is not known.
@@ -72,23 +99,42 @@ def delays(named: str) -> tuple[int, ...]:
     return found
 
 
+def check_number(name: str, value: int) -> None:
+    """See that a number is within `LIMITS`.
+
+    Args:
+        name: Of its option, as Python writes it.
+        value: As it was given.
+
+    Raises:
+        ValueError: it is not.
+    """
+    least, most = LIMITS[name]
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most}, got {value}")
+
+
 def steps(named: str) -> tuple[int, ...]:
     """`1-6`, `3` or `1,2,4`.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: it is none of these, or has more steps than problems are made with.
     """
-    first, dash, last = named.partition("-")
+    parts = named.split("-") if "-" in named else named.split(",")
     try:
-        if dash:
-            found = tuple(range(int(first), int(last) + 1))
-        else:
-            found = tuple(int(each) for each in named.split(","))
+        numbers = [int(each) for each in parts]
     except ValueError:
-        found = ()
-    if not found:
+        numbers = []
+    wrong = [number for number in numbers if not 1 <= number <= MOST_STEPS]
+    if wrong:
+        raise ValueError(f"steps must be from 1 to {MOST_STEPS}, got {wrong[0]}")
+    if "-" in named:
+        numbers = [*range(numbers[0], numbers[1] + 1)] if len(numbers) == 2 else []
+    if not numbers:
         raise ValueError(f"steps must be like 1-6, 3 or 1,2,4, got {named!r}")
-    return found
+    return tuple(numbers)
 
 
 def _known(what: str, named: str, known: Sequence[str]) -> tuple[str, ...]:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import typer
 
 from deliberate.cli.eval_against import Against, parsed
-from deliberate.cli.eval_names import check_benchmarks, delays, families, steps
+from deliberate.cli.eval_names import (
+    LIMITS,
+    check_benchmarks,
+    check_number,
+    delays,
+    families,
+    steps,
+)
 
 if TYPE_CHECKING:
     from deliberate.core.base import Base
@@ -99,14 +106,14 @@ def check_options(context: typer.Context, tasks: Iterable[str]) -> None:
         raise typer.BadParameter(f"{odd[0]} is for {_ASKS_FOR[owner]}")
 
 
-def check_lists(said: Mapping[str, Any]) -> None:
-    """See that what options list is known, before what knows what to do with it is imported.
+def check_values(said: Mapping[str, Any]) -> None:
+    """See that what options say is known and in range, before what is to do with it is imported.
 
     Args:
         said: The command's parameters.
 
     Raises:
-        ValueError: a name is not known, or a number is none.
+        ValueError: a name is not known, or a number is none or out of range.
     """
     checks = {
         "against": parsed,
@@ -118,6 +125,9 @@ def check_lists(said: Mapping[str, Any]) -> None:
     for name, check in checks.items():
         if said[name] is not None:
             check(said[name])
+    for name in LIMITS:
+        if said[name] is not None:
+            check_number(name, said[name])
 
 
 def _flag(name: str) -> str:

@@ -17,6 +17,7 @@ _WAYS_OUT = {
     errno.ENOENT: "check the path",
     errno.EISDIR: "name a file",
     errno.ENOTDIR: "a folder is needed there",
+    errno.ELOOP: "remove that link",
     errno.EACCES: "choose a place that you may use",
     errno.EPERM: "choose a place that you may use",
     errno.EROFS: "choose a place that can be written",
@@ -50,7 +51,7 @@ def configuring() -> Generator[None]:
 def sentence(error: Exception) -> str:
     """An exception's message in one line."""
     if isinstance(error, TyperException):
-        message = error.format_message().rstrip(".")
+        message = _with_value(error.format_message().rstrip("."), error.__cause__)
     elif isinstance(error, OSError) and error.strerror:
         where = f"{str(error.filename)!r}: " if error.filename else ""
         way_out = _WAYS_OUT.get(error.errno or 0)
@@ -58,3 +59,14 @@ def sentence(error: Exception) -> str:
     else:
         message = str(error)
     return harmless(message)
+
+
+def _with_value(message: str, cause: BaseException | None) -> str:
+    """A wrong use in typer's words, which leave out what was typed where pydantic refused it."""
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is None or not isinstance(cause, pydantic.ValidationError):
+        return message
+    first = cause.errors()[0]
+    if first["type"] == "value_error":  # a sentence of typer's own, which has it
+        return message.replace("Value error, ", "")
+    return f"{message}, got {first['input']!r}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deliberate.core.checkpoint import Trained
 
 
-def chosen_device(name: str) -> "torch.device":
+def chosen_device(name: str, *, hint: str = "--device") -> "torch.device":
     """The device of that name; `auto` is cuda where there is one, each process's own of several.
 
     Raises:
@@ -34,7 +34,7 @@ def chosen_device(name: str) -> "torch.device":
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch raises the second without CUDA
         raise typer.BadParameter(
-            f"no device {name!r} here: use `cpu`, or `auto`", param_hint="--device"
+            f"no device {name!r} here: use `cpu`, or `auto`", param_hint=hint
         ) from error
     return device
 

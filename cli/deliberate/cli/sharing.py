@@ -16,8 +16,6 @@ from typing import Annotated, Generic, TypeVar
 
 import typer
 
-from deliberate.cli.claims import Claims
-
 WINDOW = 64
 """Batches within which items are sorted by length: so many of them are in memory."""
 
@@ -149,6 +147,8 @@ class Work(Generic[Item]):
                 if number % share.count == share.index:
                     yield batch
             return
+        from deliberate.cli.claims import Claims
+
         with Claims(folder, self.identity) as claims:
             held = set()
             for number, batch in self.batches():

@@ -150,6 +150,28 @@ def test_a_reading_that_fails_raises_for_whoever_waits(endless, engine, monkeypa
     assert len(running.read(text(1, 4)).token_ids) == 4
 
 
+def test_a_reading_that_is_cancelled_ends_before_its_next_slice(endless, engine, monkeypatch):
+    running, forward, slices = engine(endless, slice_tokens=5), endless.trunk.forward, []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def held(*args, **settings):
+        slices.append(settings)
+        begun.set()
+        assert go_on.wait(60)
+        return forward(*args, **settings)
+
+    monkeypatch.setattr(endless.trunk, "forward", held)
+    future = running.reading(text(1, 43))
+    waiting = running.reading(text(2, 43))
+    assert begun.wait(60)
+    assert future.cancel()
+    assert waiting.cancel()
+    go_on.set()
+    settle(running)
+    assert len(slices) == 1
+    assert len(running.read(text(1, 4)).token_ids) == 4
+
+
 def test_closing_finishes_what_there_is(endless, ask):
     running = Engine(endless, rows=1)
     asked = [ask(running, request(seed, tokens=5)) for seed in range(3)]

@@ -182,11 +182,13 @@ def running(service: Service, worker: Obedient | None, coprocessor: Coprocessor)
 Start = Callable[..., Running]
 
 
-def opened(base: Base, folder: Path, *, thinker: bool = True, **settings: Any) -> Running:
+def opened(
+    base: Base, folder: Path, *, thinker: bool = True, preset: str = "warm", **settings: Any
+) -> Running:
     """A service of a tiny base and a random coprocessor, not yet behind a port."""
     chosen = Settings(**{"name": "tiny", **settings})
     torch.manual_seed(2)
-    coprocessor = build(coprocessor_config(start="warm", kind="full", latents=3), base)
+    coprocessor = build(coprocessor_config(start=preset, kind="full", latents=3), base)
     with torch.no_grad():
         for parameter in coprocessor.parameters():
             parameter += torch.randn_like(parameter) * 0.1
@@ -205,7 +207,7 @@ def opened(base: Base, folder: Path, *, thinker: bool = True, **settings: Any) -
         base,
         engine,
         store=store,
-        thinker=Thinker(store, worker),
+        thinker=Thinker(store, worker, queue=chosen.max_thoughts),
         settings=chosen,
     )
     return running(service, worker, coprocessor)

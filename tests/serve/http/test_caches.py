@@ -158,6 +158,31 @@ def test_caches_are_there_again_after_a_restart(start, store_folder):
     assert text_of(body) == after(first, DOCUMENT, "why", latents=True)
 
 
+def test_the_list_of_caches_comes_in_parts(start):
+    server = start()
+    ids = [kept(server, text=f"text {number}", deliberate="never")[1]["id"] for number in range(5)]
+    kept(server, text="text 0", deliberate="wait")  # the last used
+
+    def listed(**query):
+        return server.http.get(ADDRESS, params=query).json()
+
+    whole = listed()
+    assert [entry["id"] for entry in whole["data"]] == [ids[0], *reversed(ids[1:])]
+    assert (whole["total"], whole["augmented"], whole["has_more"]) == (5, 1, False)
+    first = listed(limit=2)
+    assert (first["data"], first["has_more"]) == (whole["data"][:2], True)
+    rest = listed(limit=3, after=first["data"][-1]["id"])
+    assert (rest["data"], rest["has_more"]) == (whole["data"][2:], False)
+    assert listed(after="gone")["data"] == []
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "1001", "x", "1.5", "", "9" * 5000])
+def test_a_list_of_no_such_length_is_refused(server, refusal_of, limit):
+    error = refusal_of(server.http.get(ADDRESS, params={"limit": limit}), 400)
+    assert "limit must be from 1 to 1000" in error["message"]
+    assert error["param"] == "limit"
+
+
 @pytest.mark.parametrize("fault", ["damaged", "deleted"])
 def test_a_file_that_was_damaged_or_deleted_under_the_server_is_never_served(
     start, store_folder, fault
@@ -223,6 +248,15 @@ class TestCompare:
         text = "".join(token["text"] for token in body["tokens"])
         assert text == base.tokenizer.decode(ids)
         assert body["deliberate"]["latents"] == "used"
+
+    def test_a_long_answer_is_scored_in_slices(self, server, monkeypatch):
+        whole = server.post("/v1/compare", prompt=DOCUMENT, answer="scored").json()["tokens"]
+        monkeypatch.setattr("deliberate.serve.compare._SLICE", 2)
+        for answer in ("scored", "score", "s"):
+            sliced = server.post("/v1/compare", prompt=DOCUMENT, answer=answer).json()["tokens"]
+            for one, other in zip(sliced, whole, strict=False):
+                for name in ("with", "without"):
+                    assert one[name] == pytest.approx(other[name], abs=1e-4)
 
     def test_a_character_of_several_tokens_comes_with_its_last(self):
         base = load_base("nano")

@@ -1,4 +1,4 @@
-"""The paper's sentence, clause by clause, and every mode with every state of the coprocessor.
+"""Every mode with every state of the coprocessor, by the clauses of the paper's sentence.
 
 "... can operate offline and asynchronously, and the language model can function normally if the
 coprocessor is unavailable or if a given cache is deemed not to require extra computation."
@@ -173,6 +173,75 @@ class TestUnavailable:
         assert outcome_of(body)["latents"] == "not_ready"
         assert outcome_of(body)["waited_seconds"] >= 0.2
         assert text_of(body) == alone(server.base, PROMPT).text
+
+
+class TestCrowded:
+    @pytest.fixture
+    def crowded(self, start):
+        """A server whose coprocessor is at work, with one text in its queue, which holds one."""
+        server = start(max_thoughts=1)
+        server.worker.hold()
+        for text, queued in (("at work", 0), ("waiting", 1)):
+            server.complete(text)
+            wait_until(lambda: server.worker.asked)
+            wait_until(lambda queued=queued: server.service.thinker.counts.queued == queued)
+        return server
+
+    def test_a_text_too_many_costs_no_answer_and_stays_plain(self, crowded):
+        body = crowded.complete(PROMPT)
+        assert outcome_of(body)["latents"] == "not_ready"
+        assert text_of(body) == alone(crowded.base, PROMPT).text
+        wait_until(lambda: crowded.service.thinker.counts.crowded == 1)
+        assert sorted(states(crowded)) == ["augmenting", "augmenting", "plain"]
+
+    def test_a_document_too_many_is_kept_and_asked_for_again(self, crowded):
+        response = crowded.post("/v1/caches", text=PROMPT)
+        assert response.status_code == 429
+        assert int(response.headers["retry-after"]) > 0
+        assert response.json()["error"]["code"] == "queue_full"
+        assert "as may, 1: come again later" in response.json()["error"]["message"]
+        crowded.worker.go()
+        wait_until(lambda: states(crowded).count("augmented") == 2)
+        again = crowded.post("/v1/caches", text=PROMPT, deliberate="wait")
+        assert again.status_code == 200  # its text was read the first time
+        assert again.json()["state"] == "augmented"
+
+    def test_who_waits_for_latents_comes_before_what_nobody_waits_for(self, crowded):
+        with ThreadPoolExecutor(1) as threads:
+            call = threads.submit(crowded.complete, PROMPT, deliberate="wait")
+            wait_until(lambda: crowded.service.thinker.counts.crowded == 1)
+            crowded.worker.go()
+            assert outcome_of(call.result())["latents"] == "used"
+        assert len(crowded.worker.asked) == 2
+        assert sorted(states(crowded)) == ["augmented", "augmented", "plain"]
+
+
+class TestNoRoom:
+    """Latents after the text take positions, of which the last tokens leave too few."""
+
+    @pytest.mark.parametrize("mode", ["auto", "wait", "never"])
+    @pytest.mark.parametrize("left", [1, 3, 4])
+    def test_a_prompt_near_the_end_is_answered_with_latents_or_without(self, start, mode, left):
+        server = start(preset="paper")
+        prompt = "x" * (server.base.positions - left)
+        for _ in range(2):  # the second time, what was thought over is there
+            outcome = outcome_of(body := server.complete(prompt, deliberate=mode))
+            if outcome["latents"] == "used":
+                assert text_of(body) == thought(server.base, server.coprocessor, prompt)
+            elif outcome["latents"] != "late":
+                assert text_of(body) == alone(server.base, prompt).text
+        if mode == "wait":
+            assert outcome["latents"] == {1: "failed", 3: "skipped", 4: "used"}[left]
+            assert left == 4 or "no room" in outcome["reason"]
+
+    def test_a_question_after_a_cache_leaves_room_for_latents_or_not(self, start):
+        server = start(preset="paper")
+        document = "x" * (server.base.positions - 20)
+        for question, latents in (("y" * 16, "used"), ("y" * 17, "skipped")):
+            kept = server.post("/v1/caches", text=document, deliberate="never").json()
+            body = server.complete(question, cache=kept["id"], deliberate="wait")
+            assert outcome_of(body)["latents"] == latents
+            server.http.delete(f"/v1/caches/{kept['id']}").raise_for_status()
 
 
 class TestDeemedNotToRequire:

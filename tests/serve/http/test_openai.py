@@ -7,6 +7,10 @@ import pytest
 import torch
 
 from deliberate.core import Sampling, generate, prefill, tokenize
+from deliberate.serve.completions import CompletionForm
+from deliberate.serve.decoding import Row
+from deliberate.serve.engine import Token
+from deliberate.serve.outcome import Outcome, Start
 
 PROMPT = "words to go on from"
 NEVER = {"deliberate": "never"}
@@ -167,6 +171,16 @@ class TestChat:
             client.chat.completions.create(
                 model="tiny", messages=[{"role": "wizard", "content": "x"}]
             )
+
+
+def test_of_tokens_that_say_the_same_the_likeliest_is_told(server):
+    top = [(5, "\ufffd", -0.5), (6, "a", -1.0), (7, "\ufffd", -2.0)]
+    token = Token(id=5, text="\ufffd", logprob=-0.5, top=top)
+    [cache] = prefill(server.base, [tokenize(server.base, PROMPT)])
+    start = Start(cache=cache, tokens=1, cached=0, outcome=Outcome(mode="never"))
+    row = Row(index=0, start=start, sampling=Sampling(), logprobs=3, tokens=[token])
+    told = CompletionForm().choice(row)["logprobs"]
+    assert told["top_logprobs"] == [{"\ufffd": -0.5, "a": -1.0}]
 
 
 def test_the_model_is_listed_and_no_other_one_is_answered_for(client):

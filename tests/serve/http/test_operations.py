@@ -117,7 +117,7 @@ class TestLogs:
         def broken(*_, **__):
             raise RuntimeError("internal detail")
 
-        monkeypatch.setattr(server.service.engine, "read", broken)
+        monkeypatch.setattr(server.service.engine, "reading", broken)
         error = server.refused("/v1/completions", 500, prompt="x")
         assert "internal detail" not in json.dumps(error)
         assert any("internal detail" in line.get("traceback", "") for line in lines())

@@ -1,16 +1,16 @@
 """Every refusal is OpenAI's error object with one sentence, and changes nothing."""
 
-import asyncio
-import json
-import socket
-import threading
-import time
-
 import openai
 import pytest
 
-from deliberate.serve.limits import Admission
 from deliberate.serve.refusals import ApiError
+from deliberate.serve.wire import (
+    CacheRequest,
+    ChatRequest,
+    CompareRequest,
+    CompletionRequest,
+    parse,
+)
 
 JSON = {"content-type": "application/json"}
 COMPLETIONS = "/v1/completions"
@@ -64,6 +64,25 @@ def test_a_wrong_value_is_refused_by_name_and_value(server, name, value):
 
 
 @pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (CompletionRequest, {"prompt": [1] * 1000 + ["a"] * 1000}),
+        (CompletionRequest, {"prompt": [["a"] * 1000] * 1000}),
+        (CompletionRequest, {"prompt": "x", "stop": [1] * 1000}),
+        (ChatRequest, {"messages": [{}] * 1000}),
+        (ChatRequest, {"messages": [{"role": "user", "content": [{}] * 1000}]}),
+        (CacheRequest, {"messages": [{}] * 1000}),
+        (CompareRequest, {"prompt": ["a"] * 1000, "answer": "x"}),
+        (CompareRequest, {"prompt": "x", "answer": ["a"] * 1000}),
+    ],
+)
+def test_a_list_is_wrong_with_its_first_wrong_item(kind, body):
+    with pytest.raises(ApiError) as refused:
+        parse(kind, body)
+    assert refused.value.__cause__.error_count() < 10  # and not one each, in gigabytes
+
+
+@pytest.mark.parametrize(
     ("body", "what"),
     [
         (b"", "not JSON"),
@@ -100,7 +119,12 @@ def test_what_is_no_request_is_refused(server, refusal_of, body, what):
     ],
 )
 def test_a_conversation_that_is_none_is_refused(server, body):
-    server.refused(CHAT, 400, **body)
+    assert server.refused(CHAT, 400, **body)["param"] in {"messages", "top_logprobs", "logprobs"}
+
+
+def test_a_message_without_its_role_is_told_so(server):
+    error = server.refused(CHAT, 400, messages=[{"content": "x"}])
+    assert error["message"] == "'role' is missing in 'messages'"
 
 
 def test_a_text_that_is_not_said_to_be_json_is_refused(server, refusal_of):
@@ -123,10 +147,12 @@ def test_a_prompt_of_ten_megabytes_is_refused_and_the_client_reads_why(server):
     assert server.complete("x")
 
 
-def test_too_many_answers_are_refused(server):
+def test_too_many_answers_are_refused_before_a_prompt_is_looked_into(server, monkeypatch):
+    monkeypatch.delattr("deliberate.serve.prompts.encode")
     error = server.refused(COMPLETIONS, 400, prompt=["a", "b"], n=9)
     assert "18 answers" in error["message"]
     assert "at most 16" in error["message"]
+    assert "17 answers" in server.refused(COMPLETIONS, 400, prompt=[[1]] * 17)["message"]
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/../../etc/passwd", "/v1/caches/x/y"])
@@ -187,103 +213,3 @@ def test_other_sites_pages_may_not_ask(server):
     answered = server.http.get("/health", headers=headers)
     for response in (preflight, answered):
         assert not [name for name in response.headers if name.startswith("access-control")]
-
-
-class TestLimits:
-    def busy(self, server, count):
-        """Requests that are answered when the worker goes."""
-        server.worker.hold()
-        threads = [
-            threading.Thread(
-                target=server.complete, args=(f"busy {number}",), kwargs={"deliberate": "wait"}
-            )
-            for number in range(count)
-        ]
-        for thread in threads:
-            thread.start()
-        return threads
-
-    def test_more_than_the_queue_holds_is_told_to_come_again(self, start, eventually):
-        server = start(max_concurrent=1, max_queue=1)
-        threads = self.busy(server, 2)
-        eventually(lambda: server.service.admission.waiting == 1)
-        response = server.post(COMPLETIONS, prompt="one more")
-        assert response.status_code == 429
-        assert 1 <= int(response.headers["retry-after"]) <= 60
-        assert response.json()["error"]["type"] == "rate_limit_error"
-        with pytest.raises(openai.RateLimitError):
-            server.client.completions.create(model="tiny", prompt="and another")
-        server.worker.go()
-        for thread in threads:
-            thread.join()
-        assert server.complete("later")
-
-    def test_one_whose_turn_does_not_come_in_time_is_told_so(self):
-        async def both() -> None:
-            admission, now = Admission(1, 5), asyncio.get_running_loop().time
-            async with admission.admitted(now() + 60):
-                with pytest.raises(ApiError, match="before its turn came") as refused:
-                    async with admission.admitted(now() + 0.01):
-                        pass
-            assert refused.value.status == 504
-            assert admission.idle
-            async with admission.admitted(now() + 60):
-                assert admission.running == 1
-
-        asyncio.run(both())
-
-    def test_one_that_is_not_begun_in_time_has_no_answer(self, start):
-        server = start(timeout_seconds=0.5)
-        with server.service.engine.lock:  # nothing is read
-            error = server.refused(COMPLETIONS, 504, prompt="x")
-        assert "while its prompt was read" in error["message"]
-
-    def test_one_that_takes_too_long_ends_where_it_is(self, start, eventually):
-        server = start(timeout_seconds=2.0)
-        events = server.client.completions.create(
-            model="tiny", prompt="x", max_tokens=250, stream=True,
-            extra_body={"deliberate": "never"}, seed=1, logprobs=0,
-        )  # fmt: skip
-        first = next(events)
-        assert first.choices
-        with server.service.engine.lock:
-            *_, last = events
-        assert last.choices[0].finish_reason == "length"
-        assert last.model_extra["deliberate"]["timed_out"]
-        eventually(lambda: server.service.engine.running == 0)
-
-
-class TestGone:
-    @pytest.mark.parametrize("stream", [True, False])
-    def test_the_work_for_a_client_that_left_is_stopped(self, start, eventually, stream):
-        server = start()
-        slow = SlowLock(server.service.engine)
-        body = {"prompt": "x", "max_tokens": 250, "stream": stream, "deliberate": "never"}
-        host, port = server.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port))) as connection:
-            content = json.dumps(body).encode()
-            connection.sendall(
-                b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-                b"content-length: %d\r\n\r\n%b" % (len(content), content)
-            )
-            eventually(lambda: server.service.engine.decoded > 2)
-        eventually(lambda: server.service.engine.running == 0)
-        assert server.service.engine.decoded < 200
-        eventually(lambda: server.service.admission.running == 0)
-        slow.undo()
-        assert server.complete("next")
-
-
-class SlowLock:
-    """Makes each of an engine's steps take a while."""
-
-    def __init__(self, engine):
-        self.engine, self.real = engine, engine._rows.step
-        engine._rows.step = self.step
-
-    def step(self):
-        time.sleep(0.02)
-        self.real()
-
-    def undo(self):
-        self.engine._rows.step = self.real

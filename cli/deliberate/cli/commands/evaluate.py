@@ -24,8 +24,8 @@ from deliberate.cli.eval_tasks import (
     PROBLEMS,
     Task,
     as_object,
-    check_lists,
     check_options,
+    check_values,
 )
 from deliberate.cli.eval_texts import texts_named
 from deliberate.cli.failures import configuring
@@ -98,11 +98,8 @@ def evaluate(
     wanted = _wanted(context.params)
     check_options(context, wanted)
     with configuring():
-        check_lists(context.params)
-
-    from deliberate.core.redaction import command_line
-
-    runs, typed = [run, *(others or [])], command_line(context.obj)
+        check_values(context.params)
+    runs = [run, *(others or [])]
 
     def load() -> "Base":
         return _load_base(run, base, device, dtype)
@@ -110,7 +107,7 @@ def evaluate(
     if BENCH in wanted:
         asked = Asked(bench or "", bench_data, bench_limit, run_generated_code, batch, resume)
         run_bench(
-            runs, asked, output=output, force=force, as_json=as_json, load=load, command=typed
+            runs, asked, output=output, force=force, as_json=as_json, load=load, typed=context.obj
         )
         return
     where = place(output, runs, wanted, force=force, resume=resume)
@@ -118,7 +115,7 @@ def evaluate(
         tasks = _tasks(wanted, runs, settled(context, suite), suite, where)
     model = load()
     with alone(where.folder):
-        results, unkept = _measured(tasks, runs, model, where, command=typed)
+        results, unkept = _measured(tasks, runs, model, where, typed=context.obj)
     if as_json:
         plain = {name: as_object(found, runs) for name, found in results.items()}
         emit(plain if suite else plain[tasks[0].name])
@@ -185,15 +182,22 @@ def _tasks(
 
 
 def _measured(
-    tasks: Sequence[Task], runs: Sequence[str], base: "Base", where: Place, *, command: str
+    tasks: Sequence[Task],
+    runs: Sequence[str],
+    base: "Base",
+    where: Place,
+    *,
+    typed: Sequence[str],
 ) -> tuple[dict[str, Any], OSError | None]:
     """What each task came to, by name, and what hindered keeping it, if anything did."""
+    from deliberate.core.redaction import command_line
     from deliberate.eval.subject import left_out
 
     load = cache(lambda name: load_coprocessor(name, base))
     kept = unkept = None
     if where.folder is not None:
         subjects = load_subjects(runs, tasks[0].against, load)
+        command = command_line(typed)
         kept = Kept(where.folder, base, subjects, command=command, names=runs, resume=where.resume)
     found = {}
     for task in tasks:

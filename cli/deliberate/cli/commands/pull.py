@@ -64,13 +64,17 @@ def _described(pulled: "Pulled") -> dict[str, Any]:
 
 
 def _shown(pulled: "Pulled") -> dict[str, str]:
-    base, kind = pulled.base, pulled.settings["kind"]
+    from deliberate.core.kinds import KINDS
+    from deliberate.core.verdict import counted
+
+    base, kind, count = pulled.base, pulled.settings["kind"], pulled.settings["latents"]
+    latents = counted(count, "latent") if KINDS[kind].writes_latents else "no latents"
     at = f" at {base['revision']}" if base["revision"] else ""
     checked = "checksum is right" if pulled.verified else "no checksum to compare"
     return {
         "fetched": f"{pulled.id}, commit {pulled.commit}, {checked}",
         "base": f"{base['id']}{at}, fingerprint {base['fingerprint']}",
-        "kind": f"{kind}, {pulled.settings.get('latents', 'unsaid number of')} latents",
+        "kind": f"{kind}, {latents}",
         "size": f"{pulled.parameters:,} parameters in {pulled.dtype}, {pulled.size:,} bytes",
         "folder": str(pulled.folder),
         "use": pulled.usage,

@@ -3,6 +3,7 @@
 import dataclasses
 import ipaddress
 import os
+from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,15 @@ class ThinkerPlace(StrEnum):
     PROCESS = "process"
     THREAD = "thread"
     NONE = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Places:
+    """Where the models are."""
+
+    thinker: ThinkerPlace
+    device: "torch.device"
+    thinker_device: "torch.device | None"
 
 
 def serve(
@@ -94,6 +104,15 @@ def serve(
             "base's weights, or nowhere.",
         ),
     ] = ThinkerPlace.PROCESS,
+    thinker_device: Annotated[
+        str | None,
+        typer.Option(
+            "--thinker-device",
+            metavar="DEVICE",
+            help="Where the coprocessor's process computes.",
+            show_default="the base's",
+        ),
+    ] = None,
     think_limit: Annotated[
         float, typer.Option("--think-limit", metavar="S", help="Seconds it may take for a text.")
     ] = 60.0,
@@ -123,6 +142,10 @@ def serve(
     max_queue: Annotated[
         int, typer.Option("--max-queue", metavar="N", help="Requests that wait for their turn.")
     ] = 64,
+    max_thoughts: Annotated[
+        int,
+        typer.Option("--max-thoughts", metavar="N", help="Texts that wait for the coprocessor."),
+    ] = 256,
     max_body: Annotated[
         str, typer.Option("--max-body", metavar="SIZE", help="Size of the largest request.")
     ] = "4MB",
@@ -157,6 +180,7 @@ def serve(
             drain_seconds=drain,
             max_concurrent=max_concurrent,
             max_queue=max_queue,
+            max_thoughts=max_thoughts,
             max_body_bytes=bytes_of(max_body),
             disk_bytes=bytes_of(disk_budget),
             engine_url=engine_url,
@@ -166,7 +190,12 @@ def serve(
             memory_bytes=bytes_of(memory_budget),
         )
     coprocessor = _of_base(coprocessor, base, thinker)
-    _serve(settings, base, coprocessor, store, thinker, chosen_device(device), dtype, named=name)
+    places = _Places(
+        thinker=thinker,
+        device=chosen_device(device),
+        thinker_device=_thinker_device(thinker_device, thinker),
+    )
+    _serve(settings, base, coprocessor, store, places, dtype, named=name)
 
 
 def _serve(
@@ -174,8 +203,7 @@ def _serve(
     base: str | None,
     coprocessor: str | None,
     store: Path | None,
-    thinker: ThinkerPlace,
-    device: "torch.device",
+    places: _Places,
     dtype: options.Dtype | None,
     *,
     named: str | None,
@@ -189,12 +217,17 @@ def _serve(
     if store is not None:
         check_writable(store)
     with listen(settings.host, settings.port) as listening:
-        loaded = _base(base, coprocessor, device, dtype)
+        loaded = _base(base, coprocessor, places.device, dtype)
         settings = dataclasses.replace(settings, name=named or Path(loaded.id).name)
         folder = _default_store(loaded) if store is None else store
         with patient_bars():
             service = assemble(
-                loaded, settings, folder=folder, coprocessor=coprocessor, place=thinker.value
+                loaded,
+                settings,
+                folder=folder,
+                coprocessor=coprocessor,
+                place=places.thinker.value,
+                device=places.thinker_device,
             )
         to_stderr()
         host, port = listening.getsockname()[:2]
@@ -224,6 +257,21 @@ def _of_base(coprocessor: str | None, base: str | None, thinker: ThinkerPlace) -
             "alone with --thinker none"
         )
     return None
+
+
+def _thinker_device(name: str | None, thinker: ThinkerPlace) -> "torch.device | None":
+    """The device of the coprocessor's process, if it is named.
+
+    Raises:
+        typer.BadParameter: there is no such device, or no such process.
+    """
+    if name is None:
+        return None
+    if thinker is not ThinkerPlace.PROCESS:
+        raise typer.BadParameter(
+            f"--thinker-device {name} is a process's and --thinker is {thinker.value}: leave it out"
+        )
+    return chosen_device(name, hint="--thinker-device")
 
 
 def _base(

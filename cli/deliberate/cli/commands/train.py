@@ -33,7 +33,10 @@ class TrackerName(StrEnum):
 def train(
     recipe: Annotated[
         Path | None,
-        typer.Argument(help="A YAML file.", show_default="a short run on nano and the stdlib"),
+        typer.Argument(
+            help="A YAML file, or the name of a recipe that ships: demo, gemma2-2b, ...",
+            show_default="a short run on nano and the stdlib",
+        ),
     ] = None,
     *,
     changes: Annotated[

@@ -8,6 +8,8 @@ Source: arXiv:2412.17747, section 2.1.
 
 import copy
 import dataclasses
+import functools
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -127,7 +129,10 @@ def read(trunk: PreTrainedModel, token_ids: Int[Tensor, "batch token"]) -> Readi
     embeds = trunk.get_input_embeddings()(token_ids)
     position_ids = torch.arange(token_ids.shape[1], device=token_ids.device).expand_as(token_ids)
     output = trunk(
-        input_ids=token_ids, position_ids=position_ids, past_key_values=cache, use_cache=True
+        input_ids=token_ids,
+        position_ids=position_ids,
+        use_cache=True,
+        **{cache_keyword(type(trunk)): cache},
     )
     keys, values = key_values(cache)
     return Reading(
@@ -137,6 +142,13 @@ def read(trunk: PreTrainedModel, token_ids: Int[Tensor, "batch token"]) -> Readi
         embeds=embeds,
         hidden=output.last_hidden_state,
     )
+
+
+@functools.cache
+def cache_keyword(trunk: type[PreTrainedModel]) -> str:
+    """By which name a decoder takes a cache: `cache` in new versions of transformers."""
+    given = inspect.signature(trunk.forward).parameters
+    return "cache" if "cache" in given else "past_key_values"
 
 
 def key_values(cache: DynamicCache) -> tuple[list[Tensor], list[Tensor]]:
@@ -264,8 +276,8 @@ class Batch:
             inputs_embeds=embeds,
             position_ids=position_ids,
             attention_mask=mask,
-            past_key_values=room.show(self.width),
             use_cache=True,
+            **{cache_keyword(type(trunk)): room.show(self.width)},
         )
         room.end, self._mask, self._fed = room.end + new, mask, True
         self.lengths = [length + new for length in self.lengths]

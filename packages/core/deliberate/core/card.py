@@ -5,14 +5,18 @@
 Every number comes from the run's own files; where a file says nothing, the card says nothing.
 """
 
+import json
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from deliberate.core import hub_id
 from deliberate.core.base import EMBEDDED
 from deliberate.core.card_tables import code, markdown_table, measured, number_of
 from deliberate.core.coprocessor import Coprocessor
+from deliberate.core.errors import DeliberateError
 from deliberate.core.kinds import KINDS
 from deliberate.core.local_paths import without_folders
 from deliberate.core.redaction import without_secrets
@@ -73,8 +77,7 @@ def write_card(subject: Subject) -> str:
 
 def _metadata(subject: Subject) -> ModelCardData:
     base = subject.config["base"]
-    # Only what came from the Hub has a revision; any other name would link to a stranger's model.
-    on_hub = bool(base.get("revision"))
+    on_hub = _on_hub(base)
     return ModelCardData(
         license=subject.license,
         base_model=base["id"] if on_hub else None,
@@ -83,6 +86,15 @@ def _metadata(subject: Subject) -> ModelCardData:
         pipeline_tag="text-generation",
         tags=["deliberate", "coprocessor", "kv-cache", "latent-reasoning", f"arxiv:{PAPER}"],
     )
+
+
+def _on_hub(base: dict[str, Any]) -> bool:
+    """Whether a base came from the Hub: any other name would link to a stranger's model."""
+    try:
+        hub_id.parse(base["id"], what="base model", bare=True)
+    except DeliberateError:
+        return False
+    return bool(base["revision"])
 
 
 def _summary(subject: Subject) -> str:
@@ -108,9 +120,12 @@ def _summary(subject: Subject) -> str:
 
 def _usage(subject: Subject) -> str:
     base = subject.config["base"]
-    name = base["id"] if base.get("revision") else f"path/to/{without_folders(base['id'])}"
-    named = base["id"] != EMBEDDED
-    argument, option = (f'"{name}"', f"--base {name} ") if named else ("", "")
+    name = " ".join(f"path/to/{without_folders(base['id'])}".split())
+    argument, option = json.dumps(name, ensure_ascii=False), f"--base {shlex.quote(name)} "
+    if base["id"] == EMBEDDED:
+        argument, option = "", ""
+    elif _on_hub(base):  # the command takes it at the commit that is noted
+        argument, option = f'"{base["id"]}"', ""
     if not _kind(subject).reads_caches:
         return f"""```python
 from deliberate.core import load_base, load_coprocessor
@@ -145,9 +160,9 @@ def _facts(subject: Subject) -> str:
     names = ("soft_input", "latent_norm", "latent_scale", "positions")
     setting = ", ".join(f"`{name}` {code(settings[name])}" for name in names)
     ahead = _section(subject.config["recipe"], "objective").get("ahead")
-    trained = "not recorded" if ahead is None else ahead
+    trained = ahead if isinstance(ahead, int) else "not recorded"
     facts = [
-        f"Base: {_base_name(subject)}{_where(base)}, fingerprint `{base['fingerprint']}`",
+        f"Base: {_base_name(subject)}{_where(base)}, fingerprint {code(base['fingerprint'])}",
         f"Kind: {code(kind)}{about}",
         f"Latents written after a text (N_L): {settings['latents'] if writes else 'none'}",
         f"Tokens after an anchor that it was trained on (N_A): {trained}",
@@ -164,8 +179,8 @@ def _kind(subject: Subject) -> type[Coprocessor]:
 
 
 def _where(base: dict[str, Any]) -> str:
-    if base.get("revision"):
-        return f" at revision `{base['revision']}`"
+    if _on_hub(base):
+        return f" at revision {code(base['revision'])}"
     return "" if base["id"] == EMBEDDED else ", which was a folder and not on the Hub"
 
 
@@ -242,7 +257,7 @@ _CITATION = f"""Made with `deliberate`, after [arXiv {PAPER}](https://arxiv.org/
 
 def _base_name(subject: Subject) -> str:
     base = subject.config["base"]
-    if base.get("revision"):
+    if _on_hub(base):
         return f"[{base['id']}](https://huggingface.co/{base['id']})"
     inside = " (inside the package `deliberate`)" if base["id"] == EMBEDDED else ""
     return f"{code(without_folders(base['id']))}{inside}"

@@ -72,11 +72,15 @@ def _perplexity(report: dict[str, Any]) -> str:
     return "\n\n".join([intro, markdown_table(rows), verdict(report)])
 
 
-def _cell(value: float | None, change: dict[str, float] | None) -> str:
-    if value is None or change is None or None in change.values():
+def _cell(value: float | None, change: dict[str, float | None] | None) -> str:
+    """A perplexity, its change, and that change's interval, as far as they are known."""
+    if value is None:
         return "-"
+    if change is None or change["value"] is None:
+        return f"{value:.3f}"
     low, high = change["low"], change["high"]
-    return f"{value:.3f} ({change['value']:+.2f} %: {low:+.2f} to {high:+.2f})"
+    interval = "" if low is None or high is None else f": {low:+.2f} to {high:+.2f}"
+    return f"{value:.3f} ({change['value']:+.2f} %{interval})"
 
 
 def _benchmarks(bench: dict[str, Any]) -> str:

@@ -6,12 +6,14 @@ no weights of the base.
 
 import dataclasses
 import json
+import os
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import is_offline_mode
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -203,7 +205,7 @@ def fetch_coprocessor(which: HubId) -> hub.Found:
 
     Raises:
         CheckpointError: it is no coprocessor, or does not match its checksum, also when it is
-            fetched again.
+            fetched again, or cannot be.
         DeliberateError: the Hub refuses, has none, or cannot be reached and nothing is cached.
     """
     first = hub.fetch(which, what="coprocessor", files=(CONFIG,))
@@ -212,13 +214,18 @@ def fetch_coprocessor(which: HubId) -> hub.Found:
     found = hub.fetch(which, what="coprocessor", files=FILES)
     if _is_whole(found.folder, str(which)):
         return found
-    found = hub.fetch(which, what="coprocessor", files=FILES, again=True)
-    if not _is_whole(found.folder, str(which)):
-        raise CheckpointError(
-            f"coprocessor {str(which)!r} does not match the checksum in its config.json, fetched "
-            "twice: what is on the Hub is damaged or was changed; tell its owner"
-        )
-    return found
+    damaged = (found.folder / WEIGHTS).stat()
+    if not is_offline_mode():
+        found = hub.fetch(which, what="coprocessor", files=FILES, again=True)
+    if _is_whole(found.folder, str(which)):
+        return found
+    if os.path.samestat(damaged, (found.folder / WEIGHTS).stat()):
+        why = "in the Hub's cache, and cannot be fetched again: try again with a network"
+    else:
+        why = "fetched twice: what is on the Hub is damaged or was changed; tell its owner"
+    raise CheckpointError(
+        f"coprocessor {str(which)!r} does not match the checksum in its config.json, {why}"
+    )
 
 
 def _is_whole(folder: Path, name: str) -> bool:

@@ -7,11 +7,10 @@ and time of change in `$XDG_CACHE_HOME/deliberate/hashes.json`.
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from deliberate.core import plain_file, plain_json
+from deliberate.core import plain_file, plain_json, user_cache
 from deliberate.core.atomic import write_bytes
 
 _NOT_ARCHITECTURE = {
@@ -61,7 +60,7 @@ def file_hash(path: Path) -> str:
     """
     status = path.stat()
     key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
-    memory = _memory_file()
+    memory = user_cache.place("hashes.json")
     known = _recall(memory)
     if key not in known:
         with plain_file.opened(path) as file:
@@ -72,11 +71,6 @@ def file_hash(path: Path) -> str:
         except OSError:  # a read-only home costs a hash each time and nothing else
             pass
     return known[key]
-
-
-def _memory_file() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "deliberate" / "hashes.json"
 
 
 def _recall(memory: Path) -> dict[str, str]:

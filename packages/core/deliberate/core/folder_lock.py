@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 
 from deliberate.core.errors import DeliberateError
+from deliberate.core.lock_file import NO_LOCKS, LockFile
 
 NAME = ".lock"
-_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 _log = logging.getLogger(__name__)
 
 
@@ -43,17 +43,17 @@ class FolderLock:
             OSError: the folder cannot be made or written.
             FolderInUseError: another process holds it, or this one already does.
         """
-        self._path, self._file = folder / NAME, -1
+        self._file = LockFile(folder / NAME)
         self._made = not folder.exists()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            while not self._is_current():
-                self._close()
-                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-                self._lock()
+            while not self._file.is_current():
+                folder.mkdir(parents=True, exist_ok=True)
+                with suppress(FileNotFoundError):  # the folder went with the one who had it
+                    self._lock(self._file.open())
             self._sign()
         except OSError as error:
-            error.filename = str(folder)  # the reader knows nothing of the lock
+            # The reader knows nothing of the lock, but has to know of a link in its place.
+            error.filename = str(self._file.path if error.errno == errno.ELOOP else folder)
             raise
 
     def __enter__(self) -> "FolderLock":
@@ -71,26 +71,28 @@ class FolderLock:
 
     def release(self) -> None:
         """Let another process have the folder, and leave no trace."""
-        if self._file >= 0:
-            self._path.unlink(missing_ok=True)
-            self._close()
+        if self._file.number >= 0:
+            if self._file.is_current():  # where somebody emptied the folder, it may be another's
+                self._file.path.unlink()
+            self._file.close()
             if self._made:
                 with suppress(OSError):  # something is in it
-                    self._path.parent.rmdir()
+                    self._file.path.parent.rmdir()
 
-    def _lock(self) -> None:
+    def _lock(self, file: int) -> None:
+        folder = self._file.path.parent
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = os.pread(self._file, 32, 0).decode(errors="replace").strip()
-            self._close()
-            raise FolderInUseError(self._path.parent, holder or "unknown") from error
+            holder = os.pread(file, 32, 0).decode(errors="replace").strip()
+            self._file.close()
+            raise FolderInUseError(folder, holder or "unknown") from error
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise
             _log.warning(
                 "%r is on a file system without locks: see that no other process works in it",
-                str(self._path.parent),
+                str(folder),
             )
 
     def _sign(self) -> None:
@@ -100,20 +102,8 @@ class FolderLock:
             OSError: the disk is full; it is released.
         """
         try:
-            os.ftruncate(self._file, 0)
-            os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+            os.ftruncate(self._file.number, 0)
+            os.pwrite(self._file.number, f"{os.getpid()}\n".encode(), 0)
         except OSError:
             self.release()
             raise
-
-    def _is_current(self) -> bool:
-        """Whether the open file is the one that newcomers find."""
-        try:
-            return self._file >= 0 and os.path.samestat(os.fstat(self._file), self._path.stat())
-        except FileNotFoundError:
-            return False
-
-    def _close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache
 
-from deliberate.core.cache import Reading, key_values
+from deliberate.core.cache import Reading, cache_keyword, key_values
 from deliberate.core.errors import DeliberateError
 from deliberate.core.full import FullCoprocessor
 from deliberate.core.groups import Groups
@@ -49,8 +49,8 @@ class HiddenCoprocessor(FullCoprocessor):
         self.trunk(
             inputs_embeds=states,
             position_ids=places.expand(states.shape[:2]),
-            past_key_values=own,
             use_cache=True,
+            **{cache_keyword(type(self.trunk)): own},
         )
         keys, values = key_values(own)
         return self.through(embeds, groups=groups, keys=keys, values=values)

@@ -12,6 +12,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HTTPError,
     LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
     RevisionNotFoundError,
 )
 
@@ -25,7 +26,7 @@ LOGIN = "set HF_TOKEN, or run `hf auth login`"
 """How someone says to the Hub who they are."""
 
 _NOT_FILES = ["*/*", "consolidated*"]  # other formats, and all weights once more
-MODEL_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.txt")
+MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +133,12 @@ def fetch(which: HubId, *, what: str, files: Sequence[str], again: bool = False)
 
 def page_of(repo: str) -> str:
     """The address of a repository's page."""
-    return f"{constants.ENDPOINT}/{repo}"
+    return f"{endpoint()}/{repo}"
+
+
+def endpoint() -> str:
+    """The Hub's address, as it may be shown: HF_ENDPOINT may have a password in it."""
+    return without_secrets(constants.ENDPOINT)
 
 
 def _check_links(snapshot: Path, name: str, what: str) -> None:
@@ -155,6 +161,11 @@ def _sentence(which: HubId, what: str, error: Exception) -> str:
     root = root_of(error)
     if status_of(root) is not None:
         return f"no {what} {str(which)!r} from the Hub: {_reason(root, which.repo)}"
+    if isinstance(root, OfflineModeIsEnabled):
+        return (
+            f"no {what} {str(which)!r} here, and HF_HUB_OFFLINE says to ask nobody: give a folder, "
+            "or unset it"
+        )
     if isinstance(error, LocalEntryNotFoundError):
         return (
             f"no {what} {str(which)!r} here, and the Hub cannot be reached: "

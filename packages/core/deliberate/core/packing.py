@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
@@ -106,8 +107,11 @@ def pack(
     """
     packer = Packer(tokenizer, length=length, markers=markers)
 
-    def cut(rows: Mapping[str, Any]) -> dict[str, list[list[int]]]:
-        return packer(rows["text"])
+    def cut(rows: Mapping[str, Any]) -> dict[str, Any]:
+        columns: dict[str, Any] = packer(rows["text"])
+        # Lists of numbers are looked through one by one, which takes a fourth of all the time.
+        columns["token_ids"] = np.array(columns["token_ids"], dtype=np.int64).reshape(-1, length)
+        return columns
 
     return texts.map(cut, batched=True, remove_columns=texts.column_names)
 

@@ -2,8 +2,9 @@
 
 call --patiently--> what it gives, or what it raised at the last try
 
-The Hub's own client asks again in some places and not in others, has no time limit in most, and
-tells of each failure with its whole address, which may hold a signature.
+The Hub's own client asks again in some places and not in others, has no time limit in most, waits
+as long as it is asked to, and tells of each failure with its whole address, which may hold a
+signature.
 """
 
 import logging
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 from huggingface_hub import get_session
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
+from huggingface_hub.utils import hf_raise_for_status, parse_ratelimit_headers
 from huggingface_hub.utils import logging as hub_logging
 
 WAITS = (1.0, 4.0)
@@ -21,6 +23,9 @@ WAITS = (1.0, 4.0)
 
 LONGEST_WAIT = 300.0
 """Seconds that the Hub may ask for: it counts requests in windows of five minutes."""
+
+CONNECTING = 10.0
+"""Seconds in which a connection must come about."""
 
 SILENCE = 120.0
 """Seconds without a byte after which a request is given up; a large commit is made in a minute."""
@@ -78,9 +83,15 @@ def status_of(error: BaseException) -> int | None:
 
 def asked_to_wait(error: BaseException) -> int | None:
     """Seconds that the Hub's answer asks to wait."""
-    if not isinstance(error, HfHubHTTPError):
-        return None
-    said = error.response.headers.get("Retry-After", "").strip()
+    return _asked(error.response) if isinstance(error, HfHubHTTPError) else None
+
+
+def _asked(response: Any) -> int | None:
+    """The same: until the window of requests ends where they are used up, or as `Retry-After`."""
+    window = parse_ratelimit_headers(response.headers) if response.status_code == 429 else None
+    if window is not None and window.remaining == 0:
+        return window.reset_in_seconds
+    said = response.headers.get("Retry-After", "").strip()
     return int(said) if said.isdecimal() else None
 
 
@@ -100,20 +111,28 @@ def _pause(error: BaseException, wait: float, *, once_sent: bool) -> float | Non
 @contextmanager
 def bounded() -> Generator[None]:
     """While the block runs, each request of the Hub's client ends, and it speaks of none."""
-    hooks, said = get_session().event_hooks["request"], hub_logging.get_verbosity()
-    hooks.append(_limit)
+    hooks, said = get_session().event_hooks, hub_logging.get_verbosity()
+    hooks["request"].append(_limit)
+    hooks["response"].append(_refuse_to_wait)
     hub_logging.set_verbosity_error()
     try:
         yield
     finally:
         hub_logging.set_verbosity(said)
-        hooks.remove(_limit)
+        hooks["request"].remove(_limit)
+        hooks["response"].remove(_refuse_to_wait)
 
 
 def _limit(request: Any) -> None:
     """Give a request that has no time limit ours: most of the client's say that they want none."""
     asked = request.extensions.get("timeout") or {}
-    limits = {part: asked.get(part) for part in _PARTS}
+    ours = dict.fromkeys(_PARTS, SILENCE) | {"connect": min(CONNECTING, SILENCE)}
     request.extensions["timeout"] = {
-        part: SILENCE if seconds is None else seconds for part, seconds in limits.items()
+        part: seconds if asked.get(part) is None else asked[part] for part, seconds in ours.items()
     }
+
+
+def _refuse_to_wait(response: Any) -> None:
+    """Raise what the client would hold back, to wait for longer than we do."""
+    if response.status_code in PASSING and (_asked(response) or 0) > LONGEST_WAIT:
+        hf_raise_for_status(response)

@@ -9,12 +9,12 @@ import json
 import math
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
 
-from deliberate.core import fingerprint, hub, plain_json, plain_yaml, weights_file
+from deliberate.core import fingerprint, hub, plain_file, plain_json, plain_yaml, weights_file
 from deliberate.core.card import Subject, write_card
 from deliberate.core.card_tables import PLOTS
 from deliberate.core.checkpoint import CONFIG, EMBEDDED_FOLDERS, read_config, settings_of
@@ -57,6 +57,9 @@ class Publication:
 
     files: dict[str, Path | bytes]
     """Name in the repository to a file here, or to the content itself."""
+
+    weights: str
+    """SHA-256 of the file of weights when it was checked; no other is sent."""
 
     card: str
     """The model card, which is also among the files."""
@@ -110,7 +113,8 @@ def prepare(
             f"no run folder at {str(run)!r}: give the folder that `deliberate train` wrote"
         )
     config = read_config(folder)
-    settings_of(config, folder)
+    settings = settings_of(config, folder)
+    weights = weights_file.hash_of(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else ""
     weights_file.verify(folder, config)
     parameters, dtype = _weights(folder / WEIGHTS)
     identity = fingerprint.of_coprocessor(folder, config["coprocessor"])
@@ -123,7 +127,7 @@ def prepare(
     card = write_card(
         Subject(
             repo=where.repo,
-            config=values_without_secrets(config),
+            config=values_without_secrets({**config, "coprocessor": asdict(settings)}),
             fingerprint=identity,
             parameters=parameters,
             dtype=dtype,
@@ -137,18 +141,19 @@ def prepare(
         branch=where.revision,
         create_pr=create_pr,
         tag=tag,
-        files={CARD: card.encode(), **_files(folder, results)},
+        files={CARD: card.encode(), **_files(folder, results, weights)},
+        weights=weights,
         card=card,
     )
 
 
-def _files(folder: Path, results: RunResults) -> dict[str, Path | bytes]:
-    """What goes beside the card, by its name there."""
+def _files(folder: Path, results: RunResults, weights: str) -> dict[str, Path | bytes]:
+    """What goes beside the card, by its name there; the weights by their hash."""
     files: dict[str, Path | bytes] = {}
     for name in (CONFIG, WEIGHTS, RECIPE, EVALUATION):
         if (folder / name).is_file():
             _check_inside(folder / name, folder)
-            files[name] = _without_folders(folder / name)
+            files[name] = _without_folders(folder / name, weights)
     if EVALUATION not in files and results.perplexity is not None:
         shared = without_folders(values_without_secrets(results.perplexity))
         files[EVALUATION] = (json.dumps(shared, indent=2) + "\n").encode()
@@ -213,8 +218,8 @@ def _check_inside(path: Path, folder: Path) -> None:
         )
 
 
-def _without_folders(path: Path) -> Path | bytes:
-    """A file itself, or what is sent in its stead because it names folders of this machine.
+def _without_folders(path: Path, weights: str) -> Path | bytes:
+    """The file of weights itself, or what another holds, without folders of this machine.
 
     Raises:
         PublishError: it cannot be read.
@@ -222,17 +227,20 @@ def _without_folders(path: Path) -> Path | bytes:
     if path.name == WEIGHTS:
         return path
     is_json = path.suffix == ".json"
+    most = plain_json.MOST_BYTES if is_json else plain_yaml.MOST_BYTES
     try:
-        content = plain_json.read(path, finite=False) if is_json else plain_yaml.read(path)
+        read = plain_file.read(path, most=most)
+        text = read.decode("utf-8")
+        content = plain_json.parse(text, finite=False) if is_json else plain_yaml.parse(text)
     except (OSError, ValueError) as error:
         raise PublishError(
             f"cannot read {str(path)!r}: {' '.join(str(error).split())}; mend it, or remove it"
         ) from error
     shared = without_folders(values_without_secrets(content))
     if shared == content:
-        return path
+        return read
     if path.name == CONFIG and CHECKSUM in shared:
-        shared[CHECKSUM] = weights_file.checksum(shared, path.with_name(WEIGHTS))
+        shared[CHECKSUM] = weights_file.checksum_of(shared, weights)
     if is_json:
         return (json.dumps(shared, indent=2) + "\n").encode()
     return yaml.safe_dump(shared, sort_keys=False).encode()

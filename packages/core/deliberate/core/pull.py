@@ -6,15 +6,22 @@ user/repo@revision --pull--> a folder whose checksum is right, here or where it 
 import math
 import shlex
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from deliberate.core import fingerprint, hub, weights_file
 from deliberate.core.atomic import check_writable, replacing_folder
 from deliberate.core.base import EMBEDDED
-from deliberate.core.checkpoint import CONFIG, FILES, fetch_coprocessor, read_config
+from deliberate.core.checkpoint import (
+    CONFIG,
+    FILES,
+    fetch_coprocessor,
+    read_config,
+    settings_of,
+)
 from deliberate.core.errors import DeliberateError
+from deliberate.core.folder_lock import FolderInUseError, FolderLock
 from deliberate.core.kinds import KINDS
 from deliberate.core.local_paths import without_folders
 from deliberate.core.weights_file import WEIGHTS
@@ -85,8 +92,7 @@ def pull(name: str, *, output: Path | None = None) -> Pulled:
     """
     which = hub.named(name, revision=None, what="coprocessor")
     if output is not None:
-        if output.exists() and not output.is_dir():
-            raise DeliberateError(f"{str(output)!r} is a file: name a folder with -o")
+        _check_place(output)
         if not output.exists():  # what is there may be the same, and then nothing is written
             check_writable(output)
     found = fetch_coprocessor(which)
@@ -100,7 +106,7 @@ def pull(name: str, *, output: Path | None = None) -> Pulled:
         commit=found.commit,
         folder=output or folder,
         base=config["base"],
-        settings=config["coprocessor"],
+        settings=asdict(settings_of(config, folder)),
         fingerprint=fingerprint.of_coprocessor(folder, config["coprocessor"]),
         parameters=sum(math.prod(part.shape) for part in parts),
         dtype=weights_file.dtypes_of(parts),
@@ -109,11 +115,27 @@ def pull(name: str, *, output: Path | None = None) -> Pulled:
     )
 
 
+def _check_place(output: Path) -> None:
+    """See that a folder can become a coprocessor's, as far as that can be told beforehand.
+
+    Raises:
+        DeliberateError: it is a file, or this process works in it.
+    """
+    if output.exists() and not output.is_dir():
+        raise DeliberateError(f"{str(output)!r} is a file: name a folder with -o")
+    # An empty one is replaced, and who is in it would be in a folder that is no more.
+    if Path.cwd().is_relative_to(output.resolve()) and not any(output.iterdir()):
+        raise DeliberateError(
+            f"{str(output)!r} is the folder that you are in: name another one with -o"
+        )
+
+
 def _put(folder: Path, output: Path) -> None:
     """Copy a coprocessor's files into a folder of their own, all or none.
 
     Raises:
-        DeliberateError: something else is there.
+        DeliberateError: something else is there, or another process fills it.
+        OSError: it cannot be written; names it.
     """
     present = [name for name in FILES if (folder / name).is_file()]
     if output.exists() and any(output.iterdir()):
@@ -122,10 +144,23 @@ def _put(folder: Path, output: Path) -> None:
         raise DeliberateError(
             f"{str(output)!r} holds something else: name another folder with -o, or remove it"
         )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with replacing_folder(output) as partial:
-        for name in present:
-            shutil.copyfile(folder / name, partial / name)
+    place = output.resolve()  # a link stays one
+    try:
+        # Beside the folder, which two processes would otherwise make in the same place.
+        with (
+            FolderLock(place.with_name(f".{place.name}.pull")),
+            replacing_folder(place) as partial,
+        ):
+            for name in present:
+                shutil.copyfile(folder / name, partial / name)
+    except FolderInUseError as error:
+        raise DeliberateError(
+            f"process {error.holder} fills {str(output)!r} already: wait for it, or name another "
+            "folder with -o"
+        ) from error
+    except OSError as error:
+        error.filename = str(output)  # the reader knows nothing of what stands beside it
+        raise
 
 
 def _same(folder: Path, output: Path, names: list[str]) -> bool:

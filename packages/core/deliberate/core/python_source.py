@@ -7,6 +7,7 @@ by content.
 """
 
 import hashlib
+import os
 import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -33,17 +34,9 @@ def stdlib_texts(split: str) -> dict[str, str]:
     Args:
         split: `train` or `validation`.
     """
-    root = Path(sysconfig.get_paths()["stdlib"])
-    files = {path.relative_to(root).as_posix(): path for path in _source_files(root)}
-    held_out = {name: text for name, text in _read(files) if is_held_out(name)}
     if split == "validation":
-        return held_out
-    copied = _telling_lines(held_out.values())
-    return {
-        name: text
-        for name, text in _read(files)
-        if not is_held_out(name) and not _is_copy(text, copied)
-    }
+        return _held_out_texts()
+    return _stdlib_without(_telling_lines(_held_out_texts().values()))
 
 
 def installed_texts(split: str) -> dict[str, str]:
@@ -52,13 +45,12 @@ def installed_texts(split: str) -> dict[str, str]:
     Args:
         split: `train` or `validation`; validation is the standard library's alone.
     """
-    texts = stdlib_texts(split)
     if split == "validation":
-        return texts
-    copied = _telling_lines(stdlib_texts("validation").values())
-    root = Path(sysconfig.get_paths()["purelib"])
+        return _held_out_texts()
+    copied = _telling_lines(_held_out_texts().values())
+    texts = _stdlib_without(copied)
     taken: dict[str, int] = {}
-    files = {path.relative_to(root).as_posix(): path for path in _source_files(root)}
+    files = _source_files("purelib")
     for name, text in _read(dict(sorted(files.items(), key=lambda item: _hash(item[0])))):
         package = name.split("/")[0]
         size = taken.get(package, 0) + len(text)
@@ -66,6 +58,22 @@ def installed_texts(split: str) -> dict[str, str]:
             taken[package] = size
             texts[f"site-packages/{name}"] = text
     return texts
+
+
+def fingerprint(*, installed: bool) -> str:
+    """Identifies the files of the standard library, or of the installed packages as well.
+
+    Nothing is read: they are told apart by path, size and time of change.
+
+    Raises:
+        OSError: a file is gone since it was listed.
+    """
+    digest = hashlib.sha256()
+    for scheme in ("stdlib", "purelib") if installed else ("stdlib",):
+        for name, path in _source_files(scheme).items():
+            status = path.stat()
+            digest.update(f"{path} {name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def is_held_out(name: str) -> bool:
@@ -77,10 +85,28 @@ def _hash(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
-def _source_files(root: Path) -> Iterator[Path]:
-    for path in sorted(root.rglob("*.py")):
-        if not _SKIPPED_FOLDERS.intersection(path.relative_to(root).parts[:-1]):
-            yield path
+def _held_out_texts() -> dict[str, str]:
+    """The held-out modules of the standard library."""
+    files = _source_files("stdlib")
+    return dict(_read({name: path for name, path in files.items() if is_held_out(name)}))
+
+
+def _stdlib_without(copied: set[str]) -> dict[str, str]:
+    """Its other modules, but those that repeat telling lines of held-out ones."""
+    files = _source_files("stdlib")
+    read = _read({name: path for name, path in files.items() if not is_held_out(name)})
+    return {name: text for name, text in read if not _is_copy(text, copied)}
+
+
+def _source_files(scheme: str) -> dict[str, Path]:
+    """The files of one of Python's folders, by path relative to it, in the order of its parts."""
+    root = Path(sysconfig.get_paths()[scheme]).resolve()
+    found: list[tuple[str, ...]] = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in _SKIPPED_FOLDERS]
+        parts = Path(folder).relative_to(root).parts
+        found += [(*parts, name) for name in names if name.endswith(".py")]
+    return {"/".join(parts): root.joinpath(*parts) for parts in sorted(found)}
 
 
 def _read(files: dict[str, Path]) -> Iterator[tuple[str, str]]:

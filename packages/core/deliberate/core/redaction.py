@@ -10,8 +10,6 @@ from typing import Any
 
 HIDDEN = "***"
 
-# `tokens` is a count here.
-_NAMES = r"(?:[\w.-]+[-_.])?(?:\w*token|secret|password|passwd|(?:api|access)[-_]?key|credentials?)"
 _KNOWN = (
     # Tokens by the beginnings that their makers gave them so that they can be found.
     r"\bhf_[A-Za-z0-9]{16,}",
@@ -22,13 +20,20 @@ _KNOWN = (
     r"\bglpat-[A-Za-z0-9_-]{16,}",
     r"\bAKIA[A-Z0-9]{16}\b",
     r"\bxox[abprs]-[A-Za-z0-9-]{10,}",
-    r"\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*",
+    r"(?<![\w-])eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*",
 )
+# The time that these take grows with the length of a text and no faster.
 _TOKEN = re.compile("|".join(_KNOWN))
-_IN_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s@'\"]+@")
+_IN_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,31}://)[^/\s@'\"]+@")
 _AFTER_BEARER = re.compile(r"(?i)\b(bearer|basic)(\s+)[A-Za-z0-9+/=._~-]{8,}")
-_ASSIGNED = re.compile(rf"(?i)(?<![\w-])(-{{0,2}}{_NAMES})(=)([^\s&;'\"]+)")
-_OPTION = re.compile(rf"(?i)-{{1,2}}{_NAMES}")
+_ASSIGNED = re.compile(r"(?<![\w.-])([\w.-]+)=")
+_VALUE = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s&;'\"]+")
+_OPTION = re.compile(r"--?[\w.-]+")
+# `tokens` is a count here, and `--every-token` a place.
+_NAMES = (
+    r"(?<!every-)token|(?:^|[-_.])(?:secret|password|passwd|(?:api|access)[-_]?key|credentials?)"
+)
+_SECRET = re.compile(rf"(?i)(?:{_NAMES})$")
 
 
 def without_secrets(text: str) -> str:
@@ -36,7 +41,19 @@ def without_secrets(text: str) -> str:
     text = _TOKEN.sub(HIDDEN, text)
     text = _IN_ADDRESS.sub(rf"\1{HIDDEN}@", text)
     text = _AFTER_BEARER.sub(rf"\1\2{HIDDEN}", text)
-    return _ASSIGNED.sub(rf"\1\2{HIDDEN}", text)
+    return _without_values(text)
+
+
+def _without_values(text: str) -> str:
+    """A text without what is assigned to secret names."""
+    kept, end = [], 0
+    for assigned in _ASSIGNED.finditer(text):
+        if assigned.start() < end or not _SECRET.search(assigned[1]):
+            continue
+        if value := _VALUE.match(text, assigned.end()):
+            kept += [text[end : assigned.end()], HIDDEN]
+            end = value.end()
+    return "".join([*kept, text[end:]])
 
 
 def command_line(words: Sequence[str]) -> str:
@@ -48,7 +65,7 @@ def command_line(words: Sequence[str]) -> str:
     shown, after = [], False
     for word in words:
         shown.append(HIDDEN if after else without_secrets(word))
-        after = not after and _OPTION.fullmatch(word) is not None
+        after = not after and bool(_OPTION.fullmatch(word) and _SECRET.search(word))
     return shlex.join(shown)
 
 

@@ -41,7 +41,8 @@ class RunResults:
 
     def __bool__(self) -> bool:
         """Whether anything was measured."""
-        return self.perplexity is not None or bool((self.bench or {}).get("sets"))
+        benchmarks = (self.bench or {}).get("sets")
+        return self.perplexity is not None or bool(benchmarks) or bool(self.plots)
 
 
 def read_results(folder: Path, fingerprint: str) -> RunResults:

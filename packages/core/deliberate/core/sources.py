@@ -21,6 +21,7 @@ from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError, Da
 from deliberate.core.errors import TextError
 from deliberate.core.problem_texts import problem_texts
 from deliberate.core.python_source import installed_texts, stdlib_texts
+from deliberate.core.reach import hub_or_cache
 from deliberate.core.source_files import files_of, kind_of, loaded, odd_file, readable, way_out
 
 # Otherwise each reading of a file here is counted on a server of the Hub's.
@@ -261,7 +262,8 @@ def _from_hub(source: Source, split: str, streaming: bool) -> Any:
     name = source.path
     options: dict[str, Any] = {"streaming": streaming, "revision": source.revision}
     try:
-        return load_dataset(name, source.config, split=source.split or split, **options)
+        with hub_or_cache():
+            return load_dataset(name, source.config, split=source.split or split, **options)
     except DatasetNotFoundError as error:
         at = f" with revision {source.revision!r}" if source.revision else ""
         raise TextError(

@@ -139,7 +139,9 @@ def validation_texts(
         return label(validation), _joined(parts)
     parts = []
     for source in sources(train, field=field):
-        if streaming and source.path not in EMBEDDED:
+        if source.path in EMBEDDED:
+            parts.append(documents(source, split="validation"))
+        elif streaming:
             parts.append(_head(source, most))
         else:
             parts.append(hold_out(documents(source), source.path)[1])

@@ -6,13 +6,13 @@ A text of up to `STRETCH` characters is read as the tokenizer reads it. Of a lon
 reaches over a cut, which changes no token of tokenizers that keep words apart.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 STRETCH = 1 << 20
 """Characters that a tokenizer is given at once."""
@@ -49,18 +49,19 @@ def read(
         offsets: Whether they are wanted.
     """
     for group in _groups(texts):
-        read = tokenizer(
-            [text for text, _, _ in group],
-            add_special_tokens=special,
-            return_offsets_mapping=offsets,
-            verbose=False,
-        )
-        for number, (text, first, last) in enumerate(group):
-            ids = read["input_ids"][number]
+        pieces = [text for text, _, _ in group]
+        places: list[Sequence[tuple[int, int]]] = [()] * len(pieces)
+        if offsets:
+            found: Mapping[str, Any] = tokenizer(
+                pieces, add_special_tokens=special, return_offsets_mapping=True, verbose=False
+            )
+            tokens, places = found["input_ids"], found["offset_mapping"]
+        else:
+            tokens = _ids(tokenizer, pieces, special=special)
+        for (text, first, last), ids, place in zip(group, tokens, places, strict=True):
             before, after = (0, 0) if (first and last) or not special else _around(tokenizer)
             own = slice(0 if first else before, len(ids) - (0 if last else after))
-            places = read["offset_mapping"][number][own] if offsets else ()
-            yield Piece(text, ids[own], places, last)
+            yield Piece(text, ids[own], place[own], last)
 
 
 def token_lists(
@@ -139,3 +140,22 @@ def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     before = (n for n in range(extra + 1) if whole[n : n + len(bare)] == bare)
     first = next(before, 0)
     return first, extra - first
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, special: bool) -> list[list[int]]:
+    """The token ids of texts, as calling the tokenizer gives them.
+
+    A call also finds each token's place in its text, which takes two fifths of the time. So only
+    the first text is given to one, which sets truncation and the like; for the others the
+    library behind the tokenizer is asked itself, unless the tokenizer has a way of its own.
+    """
+    kind, plain = type(tokenizer), PreTrainedTokenizerFast
+    own = not isinstance(tokenizer, plain) or (
+        kind.__call__ is not plain.__call__ or kind._encode_plus is not plain._encode_plus
+    )
+    asked = texts if own else texts[:1]
+    found = tokenizer(asked, add_special_tokens=special, verbose=False)["input_ids"]
+    if own or len(texts) == 1:
+        return found
+    others = tokenizer.backend_tokenizer.encode_batch_fast(texts[1:], add_special_tokens=special)
+    return found + [each.ids for each in others]

@@ -97,8 +97,17 @@ def checksum(config: Mapping[str, Any], path: Path) -> str:
     Raises:
         OSError: the file cannot be read.
     """
+    return checksum_of(config, hash_of(path))
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256 of a file of weights, read whole and anew.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     with plain_file.opened(path) as file:
-        return checksum_of(config, hashlib.file_digest(file, "sha256").hexdigest())
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def checksum_of(config: Mapping[str, Any], weights: str) -> str:

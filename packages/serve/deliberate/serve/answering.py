@@ -1,13 +1,12 @@
 """From a request to its response, for completions and conversations alike.
 
-prompts --admitted--> Start each --decode--> pieces --Form--> one response, or a stream
+a turn --prompts' tokens--> Start each --decode--> pieces --Form--> one response, or a stream
 """
 
-import asyncio
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -21,6 +20,7 @@ from deliberate.serve.connection import EventStream, unless_gone
 from deliberate.serve.decoding import Row, decode, usage
 from deliberate.serve.deliberation import Deliberation
 from deliberate.serve.engine import Piece
+from deliberate.serve.limits import within
 from deliberate.serve.outcome import Start
 from deliberate.serve.refusals import ApiError
 from deliberate.serve.service import Service
@@ -39,8 +39,11 @@ class Wanted:
     asked: CompletionRequest | ChatRequest
     """Its fields."""
 
-    prompts: Sequence[Tensor]
-    """Tokens of each prompt."""
+    count: int
+    """How many prompts there are."""
+
+    prompts: Callable[[], Sequence[Tensor]]
+    """Makes each one's tokens, which takes a while where they are long."""
 
     logprobs: int
     """Alternatives told of each token; -1 tells nothing."""
@@ -97,15 +100,15 @@ class Answering:
         except BaseException:
             await events.aclose()
             raise
-        return EventStream(events, first)
+        return EventStream(events, first, deadline=answer.deadline)
 
     def _check_choices(self, wanted: Wanted) -> None:
-        choices = len(wanted.prompts) * (wanted.asked.n or 1)
+        choices = wanted.count * (wanted.asked.n or 1)
         most = self._service.settings.max_choices
         if choices > most:
             raise ApiError(
                 400,
-                f"{len(wanted.prompts)} prompts with n={wanted.asked.n or 1} ask for {choices} "
+                f"{wanted.count} prompts with n={wanted.asked.n or 1} ask for {choices} "
                 f"answers and this server gives at most {most} at once: ask for fewer",
                 param="n",
             )
@@ -117,6 +120,8 @@ class _Answer:
     ) -> None:
         self._service, self._deliberation = service, deliberation
         self._wanted, self._form = wanted, form
+        self.deadline = service.deadline()
+        """By the loop's clock."""
         self._starts: list[Start] = []
         self._rows: list[Row] = []
         self.noted: dict[str, Any] = {}
@@ -168,7 +173,7 @@ class _Answer:
 
     async def _pieces(self) -> AsyncGenerator[tuple[Row, Piece]]:
         service, asked_at = self._service, time.monotonic()
-        deadline = service.deadline()
+        deadline = self.deadline
         async with service.admission.admitted(deadline):
             await self._begin(deadline)
             answers = decode(service, self._rows, deadline=deadline, asked_at=asked_at)
@@ -181,25 +186,21 @@ class _Answer:
         """Read the prompts.
 
         Raises:
-            ApiError: 504: the time was over; or what `Deliberation.start` refuses.
+            ApiError: 400: a prompt is none; 504: the time was over; or what `Deliberation.start`
+                refuses.
         """
         wanted, metrics = self._wanted, self._service.metrics
-        try:
-            async with asyncio.timeout_at(deadline):
-                for prompt in wanted.prompts:
-                    start = await self._deliberation.start(
-                        prompt,
-                        wanted.asked.deliberate or "auto",
-                        named=wanted.asked.cache,
-                        whole=wanted.whole,
-                    )
-                    self._starts.append(start)
-                    metrics.prompt_tokens.inc(start.tokens)
-                    metrics.cached_tokens.inc(start.cached)
-        except TimeoutError as error:
-            raise ApiError(
-                504, "the time of this request was over while its prompt was read", code="timeout"
-            ) from error
+        async with within(deadline, "its prompt was read"):
+            for prompt in await self._service.blocking(wanted.prompts):
+                start = await self._deliberation.start(
+                    prompt,
+                    wanted.asked.deliberate or "auto",
+                    named=wanted.asked.cache,
+                    whole=wanted.whole,
+                )
+                self._starts.append(start)
+                metrics.prompt_tokens.inc(start.tokens)
+                metrics.cached_tokens.inc(start.cached)
         copies = [start for start in self._starts for _ in range(wanted.asked.n or 1)]
         seed = secrets.randbelow(_SEEDS) if wanted.asked.seed is None else wanted.asked.seed
         self._rows += [

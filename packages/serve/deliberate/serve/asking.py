@@ -36,6 +36,7 @@ class Asking:
 
         Raises:
             NoSuchCacheError: it was deleted.
+            QueueFullError: too many caches wait for the coprocessor.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()

@@ -7,6 +7,8 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from deliberate.core import fingerprint
 from deliberate.core.base import Base
 from deliberate.core.checkpoint import (
@@ -32,7 +34,13 @@ Place = Literal["process", "thread", "none"]
 
 
 def assemble(
-    base: Base, settings: Settings, *, folder: Path, coprocessor: str | None, place: Place
+    base: Base,
+    settings: Settings,
+    *,
+    folder: Path,
+    coprocessor: str | None,
+    place: Place,
+    device: torch.device | None = None,
 ) -> Service:
     """Open a store, and have a base and its coprocessor work on it.
 
@@ -42,6 +50,7 @@ def assemble(
         folder: Of the store; made if missing.
         coprocessor: `nano`, a folder or a Hub id; none where the base is served alone.
         place: Where the coprocessor works; its latents made beforehand are served in any case.
+        device: Of the coprocessor's process; the base's where none is named.
 
     Raises:
         DeliberateError: there is no such coprocessor, or it serves another base, or cannot be
@@ -60,7 +69,8 @@ def assemble(
         memory_bytes=settings.memory_bytes,
     )
     engine = _engine(base, settings)
-    thinker = Thinker(store, _worker(base, engine, settings, coprocessor, mark, place))
+    worker = _worker(base, engine, settings, coprocessor, mark, place, device or base.device)
+    thinker = Thinker(store, worker, queue=settings.max_thoughts)
     return Service(base, engine, store=store, thinker=thinker, settings=settings)
 
 
@@ -103,6 +113,7 @@ def _worker(
     coprocessor: str | None,
     mark: str,
     place: Place,
+    device: torch.device,
 ) -> Worker | None:
     if coprocessor is None:
         return None
@@ -114,7 +125,7 @@ def _worker(
             coprocessor=coprocessor,
             coprocessor_fingerprint=mark,
             dtype=base.model.dtype,
-            device=str(base.device),
+            device=str(device),
         )
         return ProcessWorker(models, limit=settings.think_seconds)
     if place == "thread":

@@ -1,8 +1,9 @@
-"""A request's body: of limited size, UTF-8, and strict JSON.
+"""A request's body: of limited size, in limited time, UTF-8, and strict JSON.
 
 bytes --limited--> bytes --read_json--> an object of finite numbers
 """
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
@@ -17,19 +18,30 @@ _DISCARDED = 16
 client has sent it all and reads the refusal instead of a broken connection."""
 
 
-def limited(receive: Receive, most: int) -> Receive:
-    """A `receive` that refuses a body of more than `most` bytes."""
-    count = 0
+def limited(receive: Receive, most: int, seconds: float) -> Receive:
+    """A `receive` that refuses a body of more than `most` bytes, or that takes longer to come."""
+    count, whole = 0, False
+    until = asyncio.get_running_loop().time() + seconds
+
+    async def further() -> Message:
+        nonlocal count, whole
+        try:
+            async with asyncio.timeout_at(None if whole else until):
+                message = await receive()
+        except TimeoutError as error:
+            raise ApiError(
+                408, f"the body did not come within {seconds:g} s: send it again", code="timeout"
+            ) from error
+        whole = not message.get("more_body")
+        count += len(message.get("body", b""))
+        return message
 
     async def receive_limited() -> Message:
-        nonlocal count
-        message = await receive()
-        count += len(message.get("body", b""))
+        message = await further()
         if count <= most:
             return message
-        while message.get("more_body") and count <= most * _DISCARDED:
-            message = await receive()
-            count += len(message.get("body", b""))
+        while not whole and count <= most * _DISCARDED:
+            await further()
         raise ApiError(
             413,
             f"the request has more than {most} bytes, the most that this server takes: shorten it",
@@ -43,7 +55,7 @@ async def read_json(request: Request) -> dict[str, Any]:
     """A request's JSON object.
 
     Raises:
-        ApiError: 413, 415 or 400: too large, not said to be JSON, or not JSON.
+        ApiError: 408, 413, 415 or 400: too late, too large, not said to be JSON, or not JSON.
         ClientGone: the connection was closed before all of it came.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

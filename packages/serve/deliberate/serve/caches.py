@@ -1,19 +1,26 @@
 """`/v1/caches`: texts that are read, and thought over, before anyone asks about them."""
 
+import re
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from torch import Tensor
 
+from deliberate.core.base import Base
 from deliberate.serve.body import read_json
 from deliberate.serve.connection import unless_gone
 from deliberate.serve.deliberation import Deliberation
 from deliberate.serve.entry import Entry
+from deliberate.serve.limits import within
 from deliberate.serve.prompts import conversation, text_tokens
 from deliberate.serve.refusals import ApiError
 from deliberate.serve.service import Service
 from deliberate.serve.store_errors import OfflineWorkError
 from deliberate.serve.wire import CacheRequest, parse
+
+_MOST_TOLD = 1000
+"""Caches that are told of at once: a store holds many more, and nobody is answered meanwhile."""
 
 
 def caches(service: Service, deliberation: Deliberation) -> APIRouter:
@@ -26,15 +33,11 @@ def caches(service: Service, deliberation: Deliberation) -> APIRouter:
         service.check_model(asked.model)
         if (asked.text is None) == (asked.messages is None):
             raise ApiError(400, "give either 'text' or 'messages'", param="text")
-        if asked.messages is not None:
-            tokens = await service.blocking(conversation, service.base, asked.messages, asks=False)
-        else:
-            tokens = await service.blocking(
-                text_tokens, service.base, asked.text or "", further=False
-            )
 
         async def kept() -> tuple[str, bool, Any]:
-            async with service.admission.admitted(service.deadline()):
+            deadline = service.deadline()
+            async with service.admission.admitted(deadline), within(deadline, "its text was read"):
+                tokens = await service.blocking(_tokens, service.base, asked)
                 return await deliberation.keep(tokens, asked.deliberate or "auto")
 
         name, new, outcome = await unless_gone(request.receive, kept())
@@ -42,9 +45,17 @@ def caches(service: Service, deliberation: Deliberation) -> APIRouter:
         return JSONResponse(shown, status_code=201 if new else 200)
 
     @router.get("/v1/caches")
-    async def every() -> dict[str, Any]:
-        entries = sorted(service.store.entries(), key=lambda entry: entry.used, reverse=True)
-        return {"object": "list", "data": [_shown(entry) for entry in entries]}
+    async def every(limit: str = "100", after: str = "") -> dict[str, Any]:
+        most = _limit(limit)
+        entries = await service.blocking(service.store.entries, most + 1, after=after)
+        usage = service.store.usage
+        return {
+            "object": "list",
+            "data": [_shown(entry) for entry in entries[:most]],
+            "has_more": len(entries) > most,
+            "total": usage.caches,
+            "augmented": usage.augmented,
+        }
 
     @router.get("/v1/caches/{name}")
     async def one(name: str) -> dict[str, Any]:
@@ -55,6 +66,7 @@ def caches(service: Service, deliberation: Deliberation) -> APIRouter:
         deliberation.lookup.entry(name)
         try:
             await service.blocking(service.store.delete, name)
+            service.thinker.cancel(name)
         except OfflineWorkError as error:
             raise ApiError(
                 409,
@@ -64,6 +76,25 @@ def caches(service: Service, deliberation: Deliberation) -> APIRouter:
         return {"id": name, "object": "cache.deleted", "deleted": True}
 
     return router
+
+
+def _limit(limit: str) -> int:
+    """How many caches are told of.
+
+    Raises:
+        ApiError: 400: not a number from 1 to the most.
+    """
+    if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= _MOST_TOLD:
+        raise ApiError(
+            400, f"limit must be from 1 to {_MOST_TOLD}, got {limit[:40]!r}", param="limit"
+        )
+    return int(limit)
+
+
+def _tokens(base: Base, asked: CacheRequest) -> Tensor:
+    if asked.messages is not None:
+        return conversation(base, asked.messages, asks=False)
+    return text_tokens(base, asked.text or "", further=False)
 
 
 def _shown(entry: Entry) -> dict[str, Any]:

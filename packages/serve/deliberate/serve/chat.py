@@ -75,10 +75,10 @@ def chat(service: Service, answering: Answering) -> APIRouter:
             raise ApiError(
                 400, "'top_logprobs' needs 'logprobs': set it to true", param="top_logprobs"
             )
-        tokens = await service.blocking(conversation, service.base, asked.messages, asks=True)
         wanted = Wanted(
             asked=asked,
-            prompts=[tokens],
+            count=1,
+            prompts=lambda: [conversation(service.base, asked.messages, asks=True)],
             logprobs=(asked.top_logprobs or 0) if asked.logprobs else -1,
             max_tokens=asked.max_completion_tokens or asked.max_tokens,
             whole=True,

@@ -4,6 +4,7 @@ prompt --> plain cache, augmented cache --answer's tokens each--> two log-probab
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import torch
@@ -16,6 +17,7 @@ from deliberate.core.cache import Batch, Cache
 from deliberate.serve.body import read_json
 from deliberate.serve.connection import unless_gone
 from deliberate.serve.deliberation import Deliberation
+from deliberate.serve.limits import within
 from deliberate.serve.prompts import prompts
 from deliberate.serve.refusals import ApiError
 from deliberate.serve.service import Service
@@ -24,16 +26,34 @@ from deliberate.serve.wire import CompareRequest, parse
 _BEFORE = 8
 """Tokens before one that may change what it says."""
 
+_SLICE = 256
+"""Tokens that are scored at once, as many as the engine reads at once by default: others have their
+turn in between, and a long answer times a large vocabulary is never in memory."""
+
 
 @torch.no_grad()
-def score(base: Base, cache: Cache, token_ids: Int[Tensor, " token"]) -> Float[Tensor, " token"]:
-    """Log-probability of each token, the cache and the tokens before it given."""
-    hidden = cache.tip[None]
-    if len(token_ids) > 1:
-        fed = Batch([cache]).feed(base.trunk, base.embed(token_ids[None, :-1]))[0]
-        hidden = torch.cat([hidden, fed])
-    chances = base.logits(hidden).float().log_softmax(-1)
-    return chances.gather(1, token_ids[:, None])[:, 0]
+def score(
+    base: Base,
+    cache: Cache,
+    token_ids: Int[Tensor, " token"],
+    lock: AbstractContextManager[None],
+) -> Float[Tensor, " token"]:
+    """Log-probability of each token, the cache and the tokens before it given.
+
+    Args:
+        base: Made the cache.
+        cache: Left as it was.
+        token_ids: At least one.
+        lock: Held for a slice of the tokens at a time.
+    """
+    batch, tip, scores = Batch([cache]), cache.tip[None], []
+    for part in token_ids.split(_SLICE):
+        with lock:
+            hidden = batch.feed(base.trunk, base.embed(part[None]))[0]
+            chances = base.logits(torch.cat([tip, hidden[:-1]])).float().log_softmax(-1)
+        scores.append(chances.gather(1, part[:, None])[:, 0])
+        tip = hidden[-1:]
+    return torch.cat(scores)
 
 
 def texts(base: Base, token_ids: list[int]) -> list[str]:
@@ -72,13 +92,12 @@ class _Comparison:
 
     async def result(self) -> dict[str, Any]:
         service, asked = self._service, self._asked
-        [prompt] = await service.blocking(
-            prompts, service.base, asked.prompt, further=asked.cache is not None
-        )
-        [answer] = await service.blocking(prompts, service.base, asked.answer, further=True)
-        if not len(answer):
-            raise ApiError(400, "the answer is empty: give at least one character", param="answer")
-        async with service.admission.admitted(service.deadline()):
+        deadline = service.deadline()
+        async with (
+            service.admission.admitted(deadline),
+            within(deadline, "its answer was compared"),
+        ):
+            prompt, answer = await service.blocking(self._tokens)
             start = self._deliberation.start
             plain = await start(prompt, "never", named=asked.cache)
             thought = await start(prompt, asked.deliberate or "wait", named=asked.cache)
@@ -87,20 +106,32 @@ class _Comparison:
             outcome = thought.outcome
             used = outcome.latents == "used"
             changed = await service.blocking(self._scores, thought.cache, answer) if used else None
+            said = await service.blocking(texts, service.base, answer.tolist())
+        tokens = [
+            {"id": number, "text": text, "without": before, "with": after}
+            for number, text, before, after in zip(
+                answer.tolist(), said, without, changed or [None] * len(said), strict=True
+            )
+        ]
         return {
             "object": "comparison",
             "model": service.settings.name,
-            "tokens": [
-                {
-                    "id": int(answer[at]),
-                    "text": text,
-                    "without": without[at],
-                    "with": None if changed is None else changed[at],
-                }
-                for at, text in enumerate(texts(service.base, answer.tolist()))
-            ],
+            "tokens": tokens,
             "deliberate": outcome.to_dict(),
         }
+
+    def _tokens(self) -> tuple[Tensor, Tensor]:
+        """The prompt's and the answer's.
+
+        Raises:
+            ApiError: 400: one of them is none.
+        """
+        base, asked = self._service.base, self._asked
+        [prompt] = prompts(base, asked.prompt, further=asked.cache is not None)
+        [answer] = prompts(base, asked.answer, further=True)
+        if not len(answer):
+            raise ApiError(400, "the answer is empty: give at least one character", param="answer")
+        return prompt, answer
 
     def _check_room(self, read: int, answer: Tensor) -> None:
         positions = self._service.base.positions
@@ -114,5 +145,5 @@ class _Comparison:
             )
 
     def _scores(self, cache: Cache, answer: Tensor) -> list[float]:
-        with self._service.engine.lock:
-            return score(self._service.base, cache, answer).tolist()
+        engine = self._service.engine
+        return score(engine.base, cache, answer, engine.lock).tolist()

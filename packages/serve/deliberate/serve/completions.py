@@ -9,7 +9,7 @@ from deliberate.serve.answering import Answering, Form, Wanted
 from deliberate.serve.body import read_json
 from deliberate.serve.decoding import Row
 from deliberate.serve.engine import Piece, Token
-from deliberate.serve.prompts import prompts
+from deliberate.serve.prompts import count, prompts
 from deliberate.serve.service import Service
 from deliberate.serve.wire import CompletionRequest, parse
 
@@ -62,7 +62,10 @@ def _logprobs(row: Row, tokens: Sequence[Token], *, start: int) -> dict[str, Any
     return {
         "tokens": [token.text for token in tokens],
         "token_logprobs": [token.logprob for token in tokens],
-        "top_logprobs": [{text: logprob for _, text, logprob in token.top} for token in tokens],
+        # Of tokens that say the same, as parts of characters do, the likeliest.
+        "top_logprobs": [
+            {text: logprob for _, text, logprob in reversed(token.top)} for token in tokens
+        ],
         "text_offset": offsets,
     }
 
@@ -77,9 +80,8 @@ def completions(service: Service, answering: Answering) -> APIRouter:
         service.check_model(asked.model)
         wanted = Wanted(
             asked=asked,
-            prompts=await service.blocking(
-                prompts, service.base, asked.prompt, further=asked.cache is not None
-            ),
+            count=count(asked.prompt),
+            prompts=lambda: prompts(service.base, asked.prompt, further=asked.cache is not None),
             logprobs=-1 if asked.logprobs is None else asked.logprobs,
             max_tokens=asked.max_completion_tokens or asked.max_tokens or MAX_TOKENS,
             whole=False,

@@ -18,6 +18,9 @@ from deliberate.serve.refusals import ApiError, ClientGone, as_error
 
 Result = TypeVar("Result")
 
+_LAST_WORDS = 5.0
+"""Seconds in which a client must take what is still to be said once its request's time is over."""
+
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
     """Do some work, and cancel it as soon as the client closes the connection.
@@ -51,16 +54,32 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[dict[str, Any]], first: dict[str, Any]) -> None:
-        """Begin with `first`, which has come already: what fails before it has a status."""
+    def __init__(
+        self, events: AsyncGenerator[dict[str, Any]], first: dict[str, Any], *, deadline: float
+    ) -> None:
+        """Begin with `first`, which has come already: what fails before it has a status.
+
+        Args:
+            events: The others; end by themselves at the deadline.
+            first: The first event.
+            deadline: By the loop's clock. A client that does not take its events until a little
+                later counts as gone: it must not hold its turn for ever.
+        """
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
-        self._events, self._first = events, first
+        self._events, self._first, self._until = events, first, deadline + _LAST_WORDS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events as they come."""
+        """Send the events as they come.
+
+        Raises:
+            ClientGone: the connection was closed, or the client does not read.
+        """
         try:
-            await unless_gone(receive, self._send_all(send))
+            async with asyncio.timeout_at(self._until):
+                await unless_gone(receive, self._send_all(send))
+        except TimeoutError as error:
+            raise ClientGone from error
         finally:
             await self._events.aclose()
 

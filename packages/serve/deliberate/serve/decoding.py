@@ -103,7 +103,7 @@ async def decode(
             except TimeoutError:
                 for ended in _out_of_time(rows):
                     yield ended
-                return
+                break
             _check(piece)
             _measure(service, row, piece, asked_at)
             row.take(piece)

@@ -28,6 +28,7 @@ from deliberate.serve.outcome import Late, Outcome, Start
 from deliberate.serve.refusals import SOON, STOPPED, ApiError
 from deliberate.serve.service import Service
 from deliberate.serve.store_errors import NoSuchCacheError
+from deliberate.serve.thinker import QueueFullError
 from deliberate.serve.wire import Mode
 
 
@@ -62,10 +63,8 @@ class Deliberation:
         if mode == "never":
             outcome.latents = "never"
         elif found.cache is not None and found.cache.latents is not None:
-            if self.lookup.has_room(found):
-                outcome.latents = "used"
+            if self._fits(found.cache, found.rest, outcome):
                 return _begun(found, await self._read(found.rest, found.cache), outcome)
-            outcome.latents, outcome.reason = "skipped", "no room is left beside the latents"
         elif not self._asking.possible:
             outcome.latents = "absent"
         elif named is None:
@@ -81,7 +80,8 @@ class Deliberation:
             Its id, whether it is new, and what became of its latents so far.
 
         Raises:
-            ApiError: 400 or 507: empty, too long, or it cannot be stored.
+            ApiError: 400, 429 or 507: empty, too long, stored but too many wait to be thought
+                over, or it cannot be stored.
         """
         found = await self.lookup.find(token_ids)
         outcome = Outcome(mode=mode)
@@ -100,7 +100,10 @@ class Deliberation:
         elif not self._asking.possible:
             outcome.latents = "absent"
         elif await self._asking.worthwhile(plain, outcome):
-            asked = self._asking.ask(name, urgent=mode == "wait")
+            try:
+                asked = self._asking.ask(name, urgent=mode == "wait")
+            except QueueFullError as error:
+                raise ApiError(429, str(error), code="queue_full", retry_after=SOON) from error
             if mode == "wait":
                 await self._asking.patience(asked, outcome)
             entry = self.lookup.entry(name)
@@ -120,8 +123,8 @@ class Deliberation:
         if outcome.mode == "wait":
             await self._asking.patience(thinking, outcome)
             if late.cache is not None:
-                outcome.latents = "used"
-                return _begun(found, late.cache, outcome)
+                fits = self._fits(late.cache, found.rest[:0], outcome)
+                return _begun(found, late.cache if fits else plain, outcome)
         return _begun(found, plain, outcome, late)
 
     async def _of_named(self, found: Found, name: str, outcome: Outcome) -> Start:
@@ -137,11 +140,18 @@ class Deliberation:
         if outcome.mode == "wait":
             await self._asking.patience(thinking, outcome)
             if late.cache is not None:
-                ready = Found(id=name, cache=late.cache, rest=found.rest)
-                if self.lookup.has_room(ready):
-                    outcome.latents = "used"
-                    return _begun(ready, await self._read(ready.rest, ready.cache), outcome)
+                if self._fits(late.cache, found.rest, outcome):
+                    return _begun(found, await self._read(found.rest, late.cache), outcome)
+                return _begun(found, await self._plain(found), outcome)
         return _begun(found, await self._plain(found), outcome, late)
+
+    def _fits(self, cache: Cache, rest: Tensor, outcome: Outcome) -> bool:
+        """Whether an answer goes on from latents that are there, and why not."""
+        if self.lookup.has_room(cache, rest):
+            outcome.latents = "used"
+            return True
+        outcome.latents, outcome.reason = "skipped", "no room is left beside the latents"
+        return False
 
     async def _store_and_follow(self, plain: Cache, outcome: Outcome, late: Late) -> None:
         store = self._service.store
@@ -164,12 +174,14 @@ class Deliberation:
         store = self._service.store
         try:
             if store.entry(name).state != "augmented":
-                await self._asking.ask(name, urgent=True)
+                await self._asking.ask(name, urgent=outcome.mode == "wait")
             entry = store.entry(name)
             if entry.state == "augmented":
                 late.cache = await self._service.blocking(self.lookup.open, name)
             elif entry.state == "failed":
                 outcome.latents, outcome.reason = "failed", entry.reason
+        except QueueFullError as error:
+            outcome.reason = str(error)
         except (NoSuchCacheError, ApiError):
             outcome.latents, outcome.reason = "failed", "the cache is gone"
 
@@ -179,10 +191,8 @@ class Deliberation:
         return await self._read(found.rest, text)
 
     async def _read(self, rest: Tensor, cache: Cache | None) -> Cache:
-        if cache is not None and not len(rest):
-            return cache
-        try:
-            return await self._service.blocking(self._service.engine.read, rest, cache)
+        try:  # as a future and not in a thread: where nobody waits any more, reading ends
+            return await asyncio.wrap_future(self._service.engine.reading(rest, cache))
         except ClosedError as error:
             raise ApiError(503, STOPPED, code="stopping", retry_after=SOON) from error
 

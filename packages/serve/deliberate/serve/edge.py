@@ -38,8 +38,9 @@ class Edge:
         call = _Call(scope, send, request_id(headers.get("x-request-id")))
         try:
             check_key(scope["path"], headers, self._service.settings.api_key)
-            most = self._service.settings.max_body_bytes
-            await self._app(scope, limited(receive, most), call.send)
+            settings = self._service.settings
+            received = limited(receive, settings.max_body_bytes, settings.timeout_seconds)
+            await self._app(scope, received, call.send)
         except ClientGone:
             call.status = GONE
         except Exception as error:

@@ -40,18 +40,24 @@ class ClosedError(DeliberateError):
 class _Reading:
     """A text whose cache someone waits for."""
 
-    cancelled = False
-
     def __init__(self) -> None:
         self.future: Future[Cache] = Future()
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.future.cancelled()
+
     def begin(self, prompt: Prompt) -> None:
         """Hand over the cache."""
-        self.future.set_result(prompt.cache())
+        cache = prompt.cache()
+        if self.future.set_running_or_notify_cancel():  # from here on it cannot be cancelled
+            self.future.set_result(cache)
 
     def end(self, finish: Finish, error: Exception | None = None) -> None:
         """Hand over why there is none."""
-        self.future.set_exception(error or _closed())
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error or _closed())
 
 
 class Engine:
@@ -133,7 +139,7 @@ class Engine:
         return Ticket(row, self._cancel)
 
     def read(self, token_ids: Int[Tensor, " token"], cache: Cache | None = None) -> Cache:
-        """Read a text slice by slice between the tokens of answers, and wait for its cache.
+        """Do as `reading` does, and wait for it.
 
         Args:
             token_ids: The text with its start token, or what follows `cache`, without one.
@@ -144,14 +150,37 @@ class Engine:
             TextError: the base has no positions for it.
             ValueError: there is nothing to read and no cache.
         """
+        return self.reading(token_ids, cache).result()
+
+    def reading(
+        self, token_ids: Int[Tensor, " token"], cache: Cache | None = None
+    ) -> Future[Cache]:
+        """Read a text slice by slice between the tokens of answers.
+
+        Args:
+            token_ids: The text with its start token, or what follows `cache`, without one and
+                possibly nothing.
+            cache: Goes before it; left as it was.
+
+        Returns:
+            Its cache, once it was read, or `ClosedError` where the engine is closed before. Where
+            it is cancelled, no further slice is read.
+
+        Raises:
+            ClosedError: the engine was closed.
+            TextError: the base has no positions for it.
+            ValueError: there is nothing to read and no cache.
+        """
+        reading = _Reading()
         if not len(token_ids):
             if cache is None:
                 raise ValueError("token_ids must hold a token, or follow a cache: it is empty")
-            return cache
+            reading.future.set_result(cache)
+            return reading.future
         check_room(self.base, token_ids, cache, answer=False)
-        reading = _Reading()
         self._put(Prompt(self.base, token_ids, cache), reading)
-        return reading.future.result()
+        reading.future.add_done_callback(lambda future: future.cancelled() and self._cancel())
+        return reading.future
 
     def close(self, drain_seconds: float) -> None:
         """Take nothing any more, finish what there is, and cancel what is not done in time.

@@ -61,6 +61,9 @@ class Usage:
     caches: int
     """How many texts it can serve."""
 
+    augmented: int
+    """How many of them have latents."""
+
     disk_bytes: int
     """Of the files that it wrote."""
 

@@ -113,6 +113,11 @@ class Index:
         self._sorted = None
         return item
 
+    @property
+    def augmented(self) -> int:
+        """Items whose best file has latents."""
+        return sum(bool(item.best.latents) for item in self.items.values())
+
     def lengths(self, most: int) -> list[int]:
         """The different lengths of stored texts up to one, growing."""
         if self._sorted is None:

@@ -40,6 +40,26 @@ def check_key(path: str, headers: Headers, key: str) -> None:
         )
 
 
+@asynccontextmanager
+async def within(deadline: float, doing: str) -> AsyncGenerator[None]:
+    """Let the block run until a request's time is over.
+
+    Args:
+        deadline: By the loop's clock.
+        doing: What is done in the block, for the message.
+
+    Raises:
+        ApiError: 504: it did not end in time, and was cancelled.
+    """
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError as error:
+        raise ApiError(
+            504, f"the time of this request was over while {doing}", code="timeout"
+        ) from error
+
+
 class Admission:
     """So many requests at once, so many that wait for their turn, and a door that closes."""
 

@@ -132,12 +132,10 @@ class Lookup:
                 return None
         return None
 
-    def has_room(self, found: Found) -> bool:
-        """Whether the rest and one more token fit after the cache as it is, latents included."""
+    def has_room(self, cache: Cache, rest: Tensor) -> bool:
+        """Whether the rest and one more token fit after a cache as it is, latents included."""
         positions = self._service.base.positions
-        if positions is None or found.cache is None:
-            return True
-        return found.cache.next_position + len(found.rest) < positions
+        return positions is None or cache.next_position + len(rest) < positions
 
     def _checked(self, found: Found) -> Found:
         positions = self._service.base.positions

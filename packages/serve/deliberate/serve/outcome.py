@@ -33,7 +33,7 @@ class Outcome:
     """Of the next token without latents, in nats, where the gate asked."""
 
     reason: str = ""
-    """Why the latents failed or were skipped."""
+    """Why the latents failed, were skipped or are not ready."""
 
     timed_out: bool = False
     """Whether the answer ended because its time was over."""

@@ -35,6 +35,13 @@ def prompts(base: Base, prompt: Prompt | None, *, further: bool) -> list[Tensor]
     return [_checked(base, one) for one in prompt]
 
 
+def count(prompt: Prompt | None) -> int:
+    """How many prompts are given, before any of them is looked into."""
+    if not isinstance(prompt, list) or not prompt or isinstance(prompt[0], int):
+        return 1
+    return len(prompt)
+
+
 def text_tokens(base: Base, text: str, *, further: bool) -> Tensor:
     """A text's tokens, however many; of none, where it follows another, none.
 

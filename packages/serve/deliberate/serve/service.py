@@ -69,7 +69,7 @@ class Service:
         if name is not None and name != self.settings.name:
             raise ApiError(
                 404,
-                f"the model {name!r} is not here: this server has {self.settings.name!r}",
+                f"the model {name[:64]!r} is not here: this server has {self.settings.name!r}",
                 param="model",
                 code="model_not_found",
             )
@@ -89,14 +89,14 @@ class Service:
         follow("engine_waiting", "Answers that wait for a row.", lambda: self.engine.waiting)
         store, thinker = self.store, self.thinker
         follow("caches", "Caches in the store.", lambda: store.usage.caches)
-        follow("caches_augmented", "Caches that have latents.", self._count_augmented)
+        follow("caches_augmented", "Caches with latents.", lambda: store.usage.augmented)
         follow("caches_disk_bytes", "Files that the store wrote.", lambda: store.usage.disk_bytes)
         follow("caches_memory_bytes", "Caches in memory.", lambda: store.usage.memory_bytes)
         follow("caches_evicted", "Files removed to make room.", lambda: store.usage.evicted)
         follow("caches_unfit", "Files that are not served.", lambda: store.usage.refused)
         follow("thinker_queued", "Caches to be thought over.", lambda: thinker.counts.queued)
         follow("thinker_lost", "Times the worker died or hung.", lambda: thinker.counts.lost)
+        follow(
+            "thinker_crowded", "Caches that too many waited for.", lambda: thinker.counts.crowded
+        )
         self.metrics.follow_thinker(self.thinker_state)
-
-    def _count_augmented(self) -> int:
-        return sum(entry.state == "augmented" for entry in self.store.entries())

@@ -43,6 +43,9 @@ class Settings:
     max_queue: int = 64
     """Requests that wait for their turn; more are refused."""
 
+    max_thoughts: int = 256
+    """Texts that wait for the coprocessor; more stay plain for now."""
+
     max_choices: int = 16
     """Answers that one request may ask for, over all its prompts."""
 

@@ -3,12 +3,12 @@
     folder --scan--> sources in the index, and reports of what is not served
     a file just written --install--> under the name of its content
 
-Not thread-safe by itself, but for `look`.
+Not thread-safe by itself, but for `listed` and `look`.
 """
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,23 +53,33 @@ class Shelf:
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir()
 
-    def scan(self) -> list[Path]:
-        """Find what is new in the folder, the oldest first, and report what has gone."""
-        fresh, there = [], set()
+    def listed(self) -> dict[Path, Identity]:
+        """The cache files in the folder."""
+        there = {}
         for path in self.folder.glob(f"*{SUFFIX}"):
-            if path.name.startswith("."):
-                continue
-            with suppress(OSError):  # it has gone just now
-                identity = Identity.of(path.stat())
-                there.add(path)
-                if identity != self._known(path):
-                    fresh.append((identity.modified, path))
-        for path in set(self.index.paths()) - there:
+            if not path.name.startswith("."):
+                with suppress(OSError):  # it has gone just now
+                    there[path] = Identity.of(path.stat())
+        return there
+
+    def scan(self, there: Mapping[Path, Identity]) -> list[Path]:
+        """Find what is new in the folder, the oldest first, and report what has gone.
+
+        Args:
+            there: From `listed`; may be older than what is known here.
+        """
+
+        def gone(paths: Iterable[Path]) -> list[Path]:
+            return [path for path in paths if path not in there and not path.exists()]
+
+        for path in gone(self.index.paths()):
             self.lose(path, f"{str(path)!r} was deleted under the server")
-        for path in set(self.own.paths()) - there:
+        for path in gone(self.own.paths()):
             self.own.forget(path)  # of another base, which was reported once
-        self._refused = {path: self._refused[path] for path in self._refused.keys() & there}
-        return [path for _, path in sorted(fresh)]
+        for path in gone(list(self._refused)):
+            del self._refused[path]
+        new = [path for path, identity in there.items() if identity != self._known(path)]
+        return sorted(new, key=lambda path: (there[path].modified, path))
 
     def look(self, path: Path) -> Source | CacheError | None:
         """What a file is, or why it is none; nothing if it is gone."""
@@ -81,10 +91,15 @@ class Shelf:
             return error
 
     def take(self, path: Path, seen: Source | CacheError | None) -> None:
-        """Note a file, by what was seen of it."""
-        with suppress(OSError):
-            if self._known(path) == Identity.of(path.stat()):
-                return  # it was written while others were looked at
+        """Note a file, by what was seen of it; one that changed since waits for the next time."""
+        try:
+            now = Identity.of(path.stat())
+        except OSError:  # it has gone, or never was: a link to nowhere
+            now = seen = None
+        if now is not None and now == self._known(path):
+            return  # it was written while others were looked at
+        if isinstance(seen, Source) and seen.identity != now:
+            return
         noted = self.index.source_of(path)
         if not isinstance(seen, Source):
             self._forget(path)

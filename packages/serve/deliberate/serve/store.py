@@ -85,9 +85,10 @@ class Store:
 
     def refresh(self) -> None:
         """Take up files that have come into the folder since, and notice those that have gone."""
+        there = self._shelf.listed()  # without the lock: it takes long where there are many
         with self._lock:
             self._check_open()
-            fresh = self._shelf.scan()
+            fresh = self._shelf.scan(there)
         for path in fresh:
             seen = self._shelf.look(path)
             with self._lock:
@@ -226,11 +227,16 @@ class Store:
         with self._lock:
             return self._tiers.entry(self._item(cache_id))
 
-    def entries(self) -> list[Entry]:
-        """What is known of all caches, the last used first."""
+    def entries(self, most: int | None = None, *, after: str = "") -> list[Entry]:
+        """What is known of caches, the last used first.
+
+        Args:
+            most: No more than these; none is all.
+            after: The id of a cache: those that follow it, none if it is gone.
+        """
         with self._lock:
             self._check_open()
-            return self._tiers.entries()
+            return self._tiers.entries(most, after)
 
     def __contains__(self, cache_id: str) -> bool:
         """Whether there is a cache of that id."""

@@ -1,13 +1,12 @@
 """The thinker: latents for stored caches, in the background, one cache after the other.
 
     ask --queue, urgent first--> Worker --latents--> Store, and who asked is told
+        --queue full--> refused
     worker dead or hanging --started again--> ... --too often in a row--> absent
 
 Whatever becomes of it, the plain caches stay: the only thing that can be missing is latents.
 """
 
-import heapq
-import itertools
 import logging
 import threading
 from collections.abc import Callable
@@ -29,12 +28,15 @@ ThinkerState = Literal["starting", "ready", "busy", "absent"]
 log = logging.getLogger(__name__)
 
 
+class QueueFullError(DeliberateError):
+    """As many caches wait to be thought over as may; this one stays plain for now."""
+
+
 @dataclass(slots=True, eq=False)
 class _Job:
     """A cache that was asked for."""
 
     cache_id: str
-    urgent: bool
     told: list[OnDone] = field(default_factory=list)
 
 
@@ -54,25 +56,31 @@ class Counts:
     lost: int
     """How often the worker died or hung."""
 
+    crowded: int
+    """Caches that were refused, or let go again, because too many waited."""
+
 
 class Thinker:
     """Asks a worker for latents, in a thread of its own; thread-safe."""
 
-    def __init__(self, store: Store, worker: Worker | None, *, restarts: int = 3) -> None:
+    def __init__(
+        self, store: Store, worker: Worker | None, *, restarts: int = 3, queue: int = 256
+    ) -> None:
         """Start the worker, without waiting for it.
 
         Args:
             store: Where the caches are, and come back with latents.
             worker: Writes them; none where no coprocessor is served.
             restarts: How often in a row the worker may be lost and started again.
+            queue: Caches that wait for their turn at most.
         """
         self._store, self._worker, self._restarts = store, worker, restarts
         self._changed = threading.Condition()
-        self._jobs: dict[str, _Job] = {}
-        self._queue: list[tuple[bool, int, _Job]] = []
-        self._number = itertools.count()
+        self._urgent: dict[str, _Job] = {}  # both in the order of their turns
+        self._others: dict[str, _Job] = {}
+        self._most = queue
         self._now: _Job | None = None
-        self._in_a_row = self._lost = self._augmented = self._failed = 0
+        self._in_a_row = self._lost = self._augmented = self._failed = self._crowded = 0
         self._closing = False
         self._state: ThinkerState = "starting"
         self._reason = ""
@@ -100,10 +108,11 @@ class Thinker:
         """What it has done."""
         with self._changed:
             return Counts(
-                queued=len(self._jobs) - (self._now is not None),
+                queued=self._queued,
                 augmented=self._augmented,
                 failed=self._failed,
                 lost=self._lost,
+                crowded=self._crowded,
             )
 
     def ask(self, cache_id: str, on_done: OnDone | None = None, *, urgent: bool = False) -> None:
@@ -112,28 +121,31 @@ class Thinker:
         Args:
             cache_id: In the store; one that has latents, or failed before, is done at once.
             on_done: Called once, from any thread, whatever becomes of it.
-            urgent: A request waits for it: it comes before those that nobody waits for.
+            urgent: A request waits for it: it comes before those that nobody waits for, and where
+                the queue is full, in the place of the last of those.
 
         Raises:
             NoSuchCacheError: there is no such cache.
+            QueueFullError: too many wait, and nothing is changed.
         """
         told = [on_done] if on_done is not None else []
-        settled = self._store.entry(cache_id).state in {"augmented", "failed"}
-        with self._changed:
+        let_go = None
+        with self._changed:  # what is at work is settled in the store before it is let go here
+            settled = self._store.entry(cache_id).state in {"augmented", "failed"}
             settled |= self._state == "absent" or self._closing
             if not settled:
-                self._enqueue(cache_id, told, urgent=urgent)
+                let_go = self._enqueue(cache_id, told, urgent=urgent)
         if settled:
             _tell(cache_id, told)
+        if let_go is not None:
+            self._settle(let_go)
 
     def cancel(self, cache_id: str) -> None:
         """Ask no longer for a cache; one that is at work is finished."""
         with self._changed:
-            job = self._jobs.get(cache_id)
-            if job is None or job is self._now:
-                return
-            del self._jobs[cache_id]
-        self._settle(job)
+            job = self._urgent.pop(cache_id, None) or self._others.pop(cache_id, None)
+        if job is not None:
+            self._settle(job)
 
     def close(self) -> None:
         """End at once; who still waits is told, and the caches stay plain."""
@@ -145,20 +157,45 @@ class Thinker:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(10)  # a thread of a worker that hangs cannot be waited for
 
-    def _enqueue(self, cache_id: str, told: list[OnDone], *, urgent: bool) -> None:
-        job = self._jobs.get(cache_id)
+    @property
+    def _queued(self) -> int:
+        return len(self._urgent) + len(self._others)
+
+    def _enqueue(self, cache_id: str, told: list[OnDone], *, urgent: bool) -> _Job | None:
+        """Add a cache to the queue; returns the one that made way for it, if one had to."""
+        let_go = None
+        job = self._asked_for(cache_id)
         if job is None:
-            job = self._jobs[cache_id] = _Job(cache_id, urgent)
-            self._push(job)
+            let_go = self._make_way(urgent=urgent)
+            job = _Job(cache_id)
+            (self._urgent if urgent else self._others)[cache_id] = job
             self._store.mark(cache_id, "augmenting")
-        elif urgent and not job.urgent:
-            job.urgent = True
-            self._push(job)  # the one pushed before is passed over when its turn comes
+        elif urgent and cache_id in self._others:
+            self._urgent[cache_id] = self._others.pop(cache_id)
         job.told += told
         self._changed.notify_all()
+        return let_go
 
-    def _push(self, job: _Job) -> None:
-        heapq.heappush(self._queue, (not job.urgent, next(self._number), job))
+    def _asked_for(self, cache_id: str) -> _Job | None:
+        """The job of a cache that waits or is at work."""
+        if self._now is not None and self._now.cache_id == cache_id:
+            return self._now
+        return self._urgent.get(cache_id) or self._others.get(cache_id)
+
+    def _make_way(self, *, urgent: bool) -> _Job | None:
+        """See that there is room for one more; returns what was let go for it.
+
+        Raises:
+            QueueFullError: there is none.
+        """
+        if self._queued < self._most:
+            return None
+        self._crowded += 1
+        if not urgent or not self._others:
+            raise QueueFullError(
+                f"as many texts wait for the coprocessor as may, {self._most}: come again later"
+            )
+        return self._others.popitem()[1]
 
     def _run(self, worker: Worker) -> None:
         try:
@@ -198,11 +235,10 @@ class Thinker:
         with self._changed:
             while not self._closing:
                 self._state = "ready"
-                while self._queue:
-                    _, _, job = heapq.heappop(self._queue)
-                    if self._jobs.get(job.cache_id) is job and job is not self._now:
-                        self._now, self._state = job, "busy"
-                        return job
+                for queue in (self._urgent, self._others):
+                    if queue:
+                        self._now, self._state = queue.pop(next(iter(queue))), "busy"
+                        return self._now
                 self._changed.wait()
         return None
 
@@ -228,13 +264,13 @@ class Thinker:
             self._store.mark(job.cache_id, "failed", reason=failed)
         with self._changed:
             self._now = None
-            del self._jobs[job.cache_id]
         self._settle(job)
 
     def _put_back(self, job: _Job) -> None:
+        """Let a cache have the next turn."""
         with self._changed:
             self._now = None
-            self._push(job)
+            self._urgent = {job.cache_id: job, **self._urgent}
 
     def _note_loss(self, error: WorkerLostError) -> None:
         if self._closing:
@@ -248,10 +284,11 @@ class Thinker:
         """Be absent from now on, and tell all who wait."""
         with self._changed:
             self._state, self._reason = "absent", reason
+            jobs = [] if self._now is None else [self._now]
+            jobs += [*self._urgent.values(), *self._others.values()]
             self._now = None
-            jobs = list(self._jobs.values())
-            self._jobs.clear()
-            self._queue.clear()
+            self._urgent.clear()
+            self._others.clear()
         if not self._closing:
             log.error("no more latents: %s", reason)
         for job in jobs:
@@ -260,7 +297,7 @@ class Thinker:
     def _settle(self, job: _Job) -> None:
         """Tell who asked, and let a cache that is still waited for be plain again."""
         with suppress(StoreError):  # it is deleted, or the store is closed
-            if self._store.entry(job.cache_id).state == "augmenting":
+            if self._store.entry(job.cache_id).state != "failed":
                 self._store.mark(job.cache_id, "plain")
         _tell(job.cache_id, job.told)
 

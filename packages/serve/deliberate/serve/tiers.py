@@ -98,15 +98,20 @@ class Tiers:
             used=item.used / 1e9,
         )
 
-    def entries(self) -> list[Entry]:
-        """What is known of all items, the last used first."""
-        items = self._shelf.index.items.values()
-        return [self.entry(item) for item in sorted(items, key=lambda item: -item.used)]
+    def entries(self, most: int | None, after: str) -> list[Entry]:
+        """What is known of items, the last used first."""
+        items = sorted(self._shelf.index.items.values(), key=lambda item: -item.used)
+        first = 0
+        if after:
+            places = (at for at, item in enumerate(items, 1) if item.id == after)
+            first = next(places, len(items))
+        return [self.entry(item) for item in items[first:][:most]]
 
     def usage(self) -> Usage:
         """What both tiers take, and what was done."""
         return Usage(
             caches=len(self._shelf.index.items),
+            augmented=self._shelf.index.augmented,
             disk_bytes=self._shelf.own.used,
             memory_bytes=self._memory.used,
             evicted=self._shelf.evicted,

@@ -14,6 +14,12 @@ from deliberate.serve.refusals import ApiError
 
 Mode = Literal["auto", "wait", "never"]
 
+Item = TypeVar("Item")
+
+Many = Annotated[list[Item], Field(fail_fast=True)]
+"""A list that may be as long as the body: it is wrong with its first wrong item, or millions of
+wrong ones would each be told of, in gigabytes."""
+
 MOST_LOGPROBS = 20
 MOST_STOPS = 4
 
@@ -79,7 +85,7 @@ class _Sampled(_Asked):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = None
+    stop: Stop | Annotated[Many[Stop], Field(max_length=MOST_STOPS)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -98,7 +104,7 @@ class _Sampled(_Asked):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
-Prompt = str | list[str] | list[int] | list[list[int]]
+Prompt = str | Many[str] | Many[int] | Many[Many[int]]
 
 
 class CompletionRequest(_Sampled):
@@ -122,7 +128,7 @@ class Message(_Strict):
     """One turn of a conversation."""
 
     role: str
-    content: str | list[Part] | None = None
+    content: str | Many[Part] | None = None
 
     def plain(self) -> dict[str, str]:
         """The turn as a chat template takes it."""
@@ -132,7 +138,7 @@ class Message(_Strict):
         return {"role": self.role, "content": content}
 
 
-Messages = Annotated[list[Message], Field(min_length=1)]
+Messages = Annotated[Many[Message], Field(min_length=1)]
 
 
 class ChatRequest(_Sampled):
@@ -155,8 +161,8 @@ class CacheRequest(_Strict):
 class CompareRequest(_Asked):
     """The body of `POST /v1/compare`."""
 
-    prompt: str | list[int] | None = None
-    answer: str | Annotated[list[int], Field(min_length=1)]
+    prompt: str | Many[int] | None = None
+    answer: str | Annotated[Many[int], Field(min_length=1)]
     """What follows the prompt, whose tokens are scored."""
 
 
@@ -190,7 +196,8 @@ def parse(model: type[Asked], body: dict[str, Any]) -> Asked:
 def _sentence(found: Any, name: str | None) -> str:
     """What is wrong with a field, in one sentence."""
     if found["type"] == "missing":
-        return f"{name!r} is missing"
+        *places, field = found["loc"]
+        return f"{field!r} is missing" + (f" in {name!r}" if places else "")
     message, given = found["msg"], repr(found["input"])
     given = given if len(given) <= 40 else f"{given[:40]}…"
     return f"{name!r}: {message[0].lower()}{message[1:]}, got {given}"

@@ -1,12 +1,13 @@
 """The rows a run learns from and the passages it is validated on.
 
-data.train --read whole or streamed, packed, mixed--> Rows --anchors--> batches
+data.train --read whole or streamed, packed or kept, mixed--> Rows --anchors--> batches
 data.validation, held-out modules, or what is held out --> passages
 """
 
 from collections.abc import Iterator, Sequence
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 
 from deliberate.core.base import Base
@@ -18,6 +19,7 @@ from deliberate.core.source_files import copies_named
 from deliberate.core.sources import EMBEDDED, Source, sources
 from deliberate.core.texts import documents, hold_out, validation_texts
 from deliberate.train.batch import Batch, moved
+from deliberate.train.kept_rows import decisive_of, kept_rows
 from deliberate.train.pairs import load_pair_passages, load_pairs, pair_batches
 from deliberate.train.processes import Processes
 from deliberate.train.recipe import Recipe
@@ -100,10 +102,11 @@ def _packed(source: Source, recipe: Recipe, base: Base, share: Processes) -> Pac
         TextError: there is not one for each process.
     """
     data, markers = recipe.data, recipe.objective.markers or ()
-    texts = documents(source)
-    if data.validation is None:
-        texts, _ = hold_out(texts, source.path)
-    rows = pack(texts, base.tokenizer, length=data.length, markers=markers)
+    tokenizer, length = base.tokenizer, data.length
+    rows = kept_rows(
+        lambda: decisive_of(source, tokenizer, length=length, markers=markers),
+        lambda: pack(_texts(source, recipe), tokenizer, length=length, markers=markers),
+    )
     if len(rows) < share.count:
         found = "less than" if not len(rows) else f"{len(rows)} rows of"
         each = f" for {share.count} processes" if share.count > 1 else ""
@@ -120,6 +123,18 @@ def _packed(source: Source, recipe: Recipe, base: Base, share: Processes) -> Pac
                 "the texts"
             )
     return Packed(rows, seed=recipe.train.seed)
+
+
+def _texts(source: Source, recipe: Recipe) -> Dataset:
+    """A source's texts to learn from, read whole.
+
+    Raises:
+        TextError: they cannot be read, or nothing can be held out.
+    """
+    texts = documents(source)
+    if recipe.data.validation is not None or source.path in EMBEDDED:
+        return texts  # an embedded source has held-out texts of its own
+    return hold_out(texts, source.path)[0]
 
 
 def _stream(source: Source, recipe: Recipe, base: Base, share: Processes) -> Stream:

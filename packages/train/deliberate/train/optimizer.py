@@ -1,4 +1,4 @@
-"""AdamW with two groups of rates, a warm-up and a cosine; all a function of the step."""
+"""AdamW or Muon, two rates, a warm-up and a cosine; all a function of the step."""
 
 import math
 
@@ -6,29 +6,37 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from deliberate.core.coprocessor import Coprocessor
+from deliberate.train.muon import Muon
 from deliberate.train.recipe import Recipe
 from deliberate.train.sharding import shared_like
 
 
 def make_optimizer(coprocessor: Coprocessor, recipe: Recipe) -> AdamW:
-    """Matrices decay; vectors do not, and soft tokens neither, at a rate of their own."""
+    """Matrices decay; vectors do not, and soft tokens neither, at a rate of their own.
+
+    With `train.optimizer: muon` the matrices' steps are orthogonal.
+    """
     settings = recipe.train
     soft = coprocessor.soft_parameters()
     apart = {id(parameter) for parameter in soft}
     network = [p for p in coprocessor.parameters() if id(p) not in apart]
-    matrices = [parameter for parameter in network if parameter.ndim >= 2]
-    vectors = [parameter for parameter in network if parameter.ndim < 2]
-    soft_rate = settings.soft_learning_rate
-    if soft_rate is None:
-        soft_rate = settings.learning_rate
+    muon = settings.optimizer == "muon"
+    steps: dict[bool, list[Tensor]] = {True: [], False: []}
+    for parameter in network:
+        steps[muon and parameter.ndim == 2].append(parameter)
+    matrices = [parameter for parameter in steps[False] if parameter.ndim >= 2]
+    vectors = [parameter for parameter in steps[False] if parameter.ndim < 2]
+    decay, peak = settings.weight_decay, settings.learning_rate
+    soft_peak = peak if settings.soft_learning_rate is None else settings.soft_learning_rate
     groups = [
-        {"params": matrices, "peak": settings.learning_rate, "weight_decay": settings.weight_decay},
-        {"params": vectors, "peak": settings.learning_rate, "weight_decay": 0.0},
-        {"params": soft, "peak": soft_rate, "weight_decay": 0.0},
+        {"params": steps[True], "peak": peak, "weight_decay": decay, "orthogonal": True},
+        {"params": matrices, "peak": peak, "weight_decay": decay},
+        {"params": vectors, "peak": peak, "weight_decay": 0.0},
+        {"params": soft, "peak": soft_peak, "weight_decay": 0.0},
     ]
-    return AdamW(
+    return (Muon if muon else AdamW)(
         [group for group in groups if group["params"]],
-        lr=settings.learning_rate,
+        lr=peak,
         betas=(0.9, settings.beta2),
     )
 

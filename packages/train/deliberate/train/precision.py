@@ -33,7 +33,7 @@ def settle_dtype(recipe: Recipe, folder: Path, processes: Processes) -> Recipe:
     if recipe.base.dtype != "auto":
         return recipe
     chosen = processes.by_first(
-        lambda: _DTYPES.index(begun_dtype(folder) or _faster_dtype(processes.device))
+        lambda: _DTYPES.index(begun_dtype(folder) or faster_dtype(processes.device))
     )
     return _computing_in(recipe, _DTYPES[chosen])
 
@@ -42,7 +42,7 @@ def faster_here(recipe: Recipe, device: torch.device) -> Recipe:
     """The recipe as a run that began now on this device would settle it."""
     if recipe.base.dtype != "auto":
         return recipe
-    return _computing_in(recipe, _faster_dtype(device))
+    return _computing_in(recipe, faster_dtype(device))
 
 
 def _computing_in(recipe: Recipe, dtype: Any) -> Recipe:
@@ -62,7 +62,7 @@ def memory_of(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _faster_dtype(device: torch.device) -> str:
+def faster_dtype(device: torch.device) -> str:
     """`bfloat16`, unless float32 products are as fast on this device."""
     seconds: dict[str, list[float]] = {name: [] for name in _DTYPES}
     for _ in range(_TURNS + 1):

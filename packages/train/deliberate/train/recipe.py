@@ -1,6 +1,7 @@
 """Recipes: everything that decides what a training run makes, in one YAML file.
 
-    recipes/x.yaml + `--set section.key=value` --> Recipe --> recipe.yaml in the run's folder
+    x.yaml, or a shipped one's name + `--set section.key=value` --> Recipe --> recipe.yaml in the
+    run's folder
 
 An unknown section or key is an error that lists the known ones.
 """
@@ -26,6 +27,7 @@ from deliberate.train.sections import (
     ObjectiveSection,
     TrainSection,
 )
+from deliberate.train.shipped import recipe_file, shipped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +96,7 @@ def load_recipe(path: str | Path | None = None, *, changes: Sequence[str] = ()) 
     """Read a recipe, with changes from the command line on top.
 
     Args:
-        path: A YAML file; none gives the defaults.
+        path: A YAML file, or a shipped recipe's name; none gives the defaults.
         changes: Each `section.key=value`, the value in YAML.
 
     Raises:
@@ -102,7 +104,7 @@ def load_recipe(path: str | Path | None = None, *, changes: Sequence[str] = ()) 
         DeliberateError: it begins from a coprocessor that is not to be had.
         ValueError: an unknown section or key, or a value that cannot be.
     """
-    content = {} if path is None else _read(Path(path))
+    content = {} if path is None else _read(recipe_file(path))
     for change in changes:
         name, equals, text = change.partition("=")
         section, dot, key = name.partition(".")
@@ -145,7 +147,8 @@ def _read(path: Path) -> dict[str, Any]:
         content = plain_yaml.read(path)
     except FileNotFoundError as error:
         raise RecipeError(
-            f"no recipe at {str(path)!r}: give a YAML file, or none for nano"
+            f"no recipe at {str(path)!r}: give a YAML file, the name of one that ships "
+            f"({', '.join(shipped())}), or none for a short run on nano"
         ) from error
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())

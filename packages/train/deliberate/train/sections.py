@@ -174,6 +174,10 @@ class TrainSection:
     accumulate: int = 1
     """Forwards and backwards in each optimizer step."""
 
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon` gives the network's matrices orthogonal steps, as large as AdamW's at the same rate;
+    all else is AdamW's."""
+
     learning_rate: float = 2e-4
     """Peak rate of the network's weights."""
 
@@ -250,6 +254,11 @@ class TrainSection:
         _at_least_one(self, "train", *counts)
         if self.shard == "full" and self.compile:
             raise ValueError("train.shard full does not go with train.compile: leave one of them")
+        if self.shard == "full" and self.optimizer == "muon":
+            raise ValueError(
+                "train.optimizer muon does not go with train.shard full, where no process has a "
+                "whole matrix: take adamw, or leave train.shard out"
+            )
         if self.adapt_rank is not None:
             _at_least_one(self, "train", "adapt_rank")
             if self.init is None:

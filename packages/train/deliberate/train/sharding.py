@@ -20,7 +20,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import PreTrainedModel
 
 from deliberate.core.base import Base, decoder_layers
-from deliberate.core.cache import key_values, replace_key_values
+from deliberate.core.cache import cache_keyword, key_values, replace_key_values
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import DeliberateError
 from deliberate.train.processes import Processes
@@ -172,13 +172,13 @@ def _mean(grad: Tensor, *, count: int) -> Tensor:
     return total / count
 
 
-def _tie_cache(_: nn.Module, __: Any, kwargs: dict[str, Any], output: Any) -> None:
+def _tie_cache(decoder: PreTrainedModel, _: Any, kwargs: dict[str, Any], output: Any) -> None:
     """Let the backward of a decoder that fills a cache begin at its output.
 
     Gradients that reach a layer by its keys and values alone would find its weights gone: a layer
     gathers them when a gradient reaches its output.
     """
-    cache, hidden = kwargs.get("past_key_values"), output.last_hidden_state
+    cache, hidden = kwargs.get(cache_keyword(type(decoder))), output.last_hidden_state
     if cache is None or not hidden.requires_grad:
         return
     keys, values = key_values(cache)

@@ -6,7 +6,7 @@ Benchmark --the harness's YAML, data changed--> its tasks, ready to be asked
 import fnmatch
 import logging
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from deliberate.core.errors import DeliberateError
+from deliberate.core.reach import hub_or_cache
 from deliberate.eval.bench import code_tasks, local
 from deliberate.eval.bench.benchmarks import Benchmark
 
@@ -45,21 +46,21 @@ def tasks_of(benchmark: Benchmark, folder: Path | None) -> Tasks:
     names = sorted(fnmatch.filter(manager.all_subtasks, benchmark.tasks))
     rows = local.read(folder, benchmark.name, names) if folder else {}
     made = {}
-    for name in names:
-        config = load_yaml(
-            manager.task_index[name].yaml_path or home, resolve_func=not benchmark.runs_code
-        )
-        for key in ("tag", "group", "task_alias"):
-            config.pop(key, None)
-        config |= {"num_fewshot": benchmark.shots, **_changed(benchmark)}
-        try:
-            if folder:
-                _check_examples(config, rows[name], folder / benchmark.name)
-                config |= _from_rows(config, rows[name])
-            with quiet():
+    with quiet(), hub_or_cache() if folder is None else nullcontext():
+        for name in names:
+            config = load_yaml(
+                manager.task_index[name].yaml_path or home, resolve_func=not benchmark.runs_code
+            )
+            for key in ("tag", "group", "task_alias"):
+                config.pop(key, None)
+            config |= {"num_fewshot": benchmark.shots, **_changed(benchmark)}
+            try:
+                if folder:
+                    _check_examples(config, rows[name], folder / benchmark.name)
+                    config |= _from_rows(config, rows[name])
                 made[name] = ConfigurableTask(config=config)
-        except (OSError, ValueError) as error:
-            raise DeliberateError(_reason(benchmark, folder, error)) from error
+            except (OSError, ValueError) as error:
+                raise DeliberateError(_reason(benchmark, folder, error)) from error
     return made
 
 

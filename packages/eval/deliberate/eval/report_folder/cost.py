@@ -74,9 +74,9 @@ def _times(found: Mapping[str, Any]) -> Table:
             ]
             for row in found["rows"]
         ],
-        note=f"Medians, and {EXTREMES}, of {count(found.get('repeats'))} repeats, after "
+        note=f"Medians, and {EXTREMES}, of {_number(found.get('repeats'), 'repeat')}, after "
         f"a prompt of {count(tokens)} tokens, {count(found.get('decoded_tokens'))} tokens decoded; "
-        f"{found.get('device')}, {found.get('dtype')}, {_threads(found.get('threads'))}.",
+        f"{found.get('device')}, {found.get('dtype')}, {_number(found.get('threads'), 'thread')}.",
     )
 
 
@@ -119,8 +119,8 @@ def _called(row: Mapping[str, Any]) -> str:
     return f"{name}: {row.get('run')} ({what})"
 
 
-def _threads(number: object) -> str:
-    return counted(number, "thread") if isinstance(number, int) else f"{count(number)} threads"
+def _number(number: object, what: str) -> str:
+    return counted(number, what) if isinstance(number, int) else f"{count(number)} {what}s"
 
 
 def _plot(found: Mapping[str, Any]) -> Plot:
@@ -133,7 +133,8 @@ def _plot(found: Mapping[str, Any]) -> Plot:
         name="latency",
         title="Time to the first token of the answer, prompt cached",
         x_label=f"Latents{rival}",
-        y_label=f"Milliseconds (median; {EXTREMES})",
+        y_label="Milliseconds",
+        note=f"Medians, and {EXTREMES} of the repeats.",
         lines=lines,
         ticks=sorted({x for line in lines for x in line.x}),
         doubling=all(x > 0 for line in lines for x in line.x),
