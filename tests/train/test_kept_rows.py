@@ -1,9 +1,11 @@
 """Packed rows are kept for the next run, and only as long as nothing that decides them changes."""
 
 import os
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from threading import Barrier
 
 import pytest
@@ -198,3 +200,18 @@ def test_rows_that_are_kept_by_several_at_once_are_one_whole_file(tmp_path):
     assert all(each.result() is rows for each in given)
     [file] = kept_files(tmp_path)
     assert fingerprint_of_rows(kept_rows._read(file)) == fingerprint_of_rows(rows)
+
+
+def test_all_code_that_makes_rows_decides_them(load, packed, installed, monkeypatch, tmp_path):
+    """What they import of their neighbours is hashed with them, or makes no rows."""
+    makes_none = {"errors", "reach", "source_files"}  # sentences, the Hub, files that are named
+    hashed = {module.__name__.rpartition(".")[2] for module in kept_rows._MADE_BY}
+    for module in kept_rows._MADE_BY:
+        near = re.findall(r"from deliberate\.core\.(\w+) import", Path(module.__file__).read_text())
+        assert set(near) <= hashed | makes_none, module.__name__
+    load()
+    changed = tmp_path / "tokens.py"
+    changed.write_text("# another way to cut texts\n")
+    monkeypatch.setattr(kept_rows.tokens, "__file__", str(changed))
+    load()
+    assert len(packed) == 2

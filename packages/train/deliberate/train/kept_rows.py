@@ -31,6 +31,7 @@ from deliberate.core import (
     python_source,
     sources,
     texts,
+    tokens,
     user_cache,
 )
 from deliberate.core.atomic import is_partial, replacing
@@ -39,7 +40,7 @@ from deliberate.core.sources import Source
 MOST_BYTES = 4 * 1024**3
 """Of all files that are kept; those that were not used for longest go first."""
 
-_MADE_BY = (packing, problem_texts, problems, python_source, sources, texts)
+_MADE_BY = (packing, problem_texts, problems, python_source, sources, texts, tokens)
 _DAY = 24 * 60 * 60  # seconds after which nobody can still be writing a file
 
 
