@@ -145,12 +145,10 @@ def _put(folder: Path, output: Path) -> None:
             f"{str(output)!r} holds something else: name another folder with -o, or remove it"
         )
     place = output.resolve()  # a link stays one
+    # Beside the folder, which two processes would otherwise make in the same place.
+    beside = place.with_name(f".{place.name}.pull")
     try:
-        # Beside the folder, which two processes would otherwise make in the same place.
-        with (
-            FolderLock(place.with_name(f".{place.name}.pull")),
-            replacing_folder(place) as partial,
-        ):
+        with FolderLock(beside), replacing_folder(place) as partial:
             for name in present:
                 shutil.copyfile(folder / name, partial / name)
     except FolderInUseError as error:
@@ -159,7 +157,8 @@ def _put(folder: Path, output: Path) -> None:
             "folder with -o"
         ) from error
     except OSError as error:
-        error.filename = str(output)  # the reader knows nothing of what stands beside it
+        if error.filename == str(beside):  # of which the reader knows nothing
+            error.filename = str(output)
         raise
 
 
