@@ -21,15 +21,13 @@ def make_optimizer(coprocessor: Coprocessor, recipe: Recipe) -> AdamW:
     apart = {id(parameter) for parameter in soft}
     network = [p for p in coprocessor.parameters() if id(p) not in apart]
     muon = settings.optimizer == "muon"
-    steps: dict[bool, list[Tensor]] = {True: [], False: []}
-    for parameter in network:
-        steps[muon and parameter.ndim == 2].append(parameter)
-    matrices = [parameter for parameter in steps[False] if parameter.ndim >= 2]
-    vectors = [parameter for parameter in steps[False] if parameter.ndim < 2]
+    orthogonal = [parameter for parameter in network if muon and parameter.ndim == 2]
+    matrices = [parameter for parameter in network if parameter.ndim > (2 if muon else 1)]
+    vectors = [parameter for parameter in network if parameter.ndim < 2]
     decay, peak = settings.weight_decay, settings.learning_rate
     soft_peak = peak if settings.soft_learning_rate is None else settings.soft_learning_rate
     groups = [
-        {"params": steps[True], "peak": peak, "weight_decay": decay, "orthogonal": True},
+        {"params": orthogonal, "peak": peak, "weight_decay": decay, "orthogonal": True},
         {"params": matrices, "peak": peak, "weight_decay": decay},
         {"params": vectors, "peak": peak, "weight_decay": 0.0},
         {"params": soft, "peak": soft_peak, "weight_decay": 0.0},
