@@ -53,6 +53,13 @@ def test_a_parquet_file_is_its_column(tmp_path):
         documents(str(path))
 
 
+def test_a_domain_that_texts_alone_do_not_have_is_refused(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"body": "a"}\n')
+    told = "no field 'nope': it has nothing beside its texts"
+    with pytest.raises(TextError, match=told):
+        documents(str(tmp_path / "x.jsonl"), field="body", domain="nope")
+
+
 def test_empty_rows_are_counted_and_told_of_once(tmp_path, caplog):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "a"}\n{"text": null}\n{"text": " "}\n')

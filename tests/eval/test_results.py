@@ -113,6 +113,12 @@ def test_a_broken_document_is_refused_in_one_sentence(tmp_path, broken):
     assert "\n" not in str(refusal.value)
 
 
+def test_a_foreign_document_s_refusal_names_what_it_lacks(tmp_path):
+    (tmp_path / FILE).write_text('{"accuracy": 1}')
+    with pytest.raises(DeliberateError, match=r"cannot read '.*': it has no 'format'; name a fold"):
+        Results.read(tmp_path)
+
+
 def test_a_document_of_a_later_version_is_refused_and_says_which(made_results, tmp_path):
     (tmp_path / FILE).write_text(json.dumps({**made_results, "version": 2}))
     with pytest.raises(DeliberateError, match=r"version 2 and this is for .* version 1"):

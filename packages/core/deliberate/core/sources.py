@@ -151,7 +151,7 @@ def check_field(source: Source, columns: Iterable[str]) -> None:
     """
     columns = list(columns)
     if source.field not in columns:
-        has = ", ".join(columns)
+        has = ", ".join(columns) or "nothing beside its texts"
         raise TextError(f"{source.path!r} has no field {source.field!r}: it has {has}")
 
 

@@ -107,8 +107,9 @@ class Results:
                 _check_shape(found)
                 return found
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else f"{error!r}"
             raise DeliberateError(
-                f"cannot read {str(path)!r}: {error!r}; name a folder that `deliberate eval -o` "
+                f"cannot read {str(path)!r}: {reason}; name a folder that `deliberate eval -o` "
                 "wrote, or another one to begin with"
             ) from error
         raise DeliberateError(
