@@ -134,3 +134,13 @@ def test_no_source_unpickles_or_runs_what_it_reads_or_code_from_a_hub():
 def test_what_runs_a_text_would_be_seen(line):
     assert RUNS.search(line)
     assert not RUNS.search("model.eval(); yaml.safe_load(text); pattern.exec(x); retrieval(x)")
+
+
+def test_what_is_said_of_a_missing_extra_installs_just_that_extra():
+    """By the libraries' names: on the package index `deliberate` is another project's."""
+    from deliberate.eval.bench import benchmarks
+    from deliberate.eval.report_folder import extra
+
+    extras = PROJECTS["packages/eval"]["optional-dependencies"]
+    for name, said in {"bench": benchmarks.EXTRA, "report": extra.EXTRA}.items():
+        assert said == f"pip install {' '.join(map(repr, extras[name]))}"

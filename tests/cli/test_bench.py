@@ -13,6 +13,7 @@ from deliberate.cli.bench import _table
 from deliberate.core import load_base, save_coprocessor
 from deliberate.eval.bench import run as running
 from deliberate.eval.bench.benchmarks import BENCHMARKS
+from deliberate.eval.bench.benchmarks import EXTRA as BENCH_EXTRA
 from deliberate.eval.bench.records import read
 
 
@@ -174,7 +175,7 @@ def test_bad_input_is_refused_before_any_model_is_loaded(
     assert "row 1 of" in told
     assert "piqa/validation.jsonl': no field 'choices'" in told
     monkeypatch.setattr("deliberate.eval.bench.benchmarks.find_spec", lambda name: None)
-    assert "pip install 'deliberate[bench]'" in refused(*ask, "piqa")
+    assert f": {BENCH_EXTRA}" in refused(*ask, "piqa")
 
 
 def test_a_set_of_the_hub_without_a_network_names_the_way_out(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from deliberate.eval.report_folder.extra import EXTRA as REPORT_EXTRA
 from deliberate.eval.report_folder.tradeoff import tradeoff
 
 FEW = ("--ahead", "8", "--anchors", "3", "--texts", "4")
@@ -242,7 +243,7 @@ def test_bad_uses_are_one_sentence(refused, coprocessor_folder, monkeypatch):
     said = refused(*ask, "-o", "new", "--force", "--resume", code=2)
     assert "--force begins anew and --resume goes on" in said
     monkeypatch.setattr("deliberate.eval.report_folder.extra.find_spec", lambda name: None)
-    assert "pip install 'deliberate[report]'" in refused(*ask, "-o", "report")
+    assert f": {REPORT_EXTRA}" in refused(*ask, "-o", "report")
 
 
 def test_a_report_of_another_run_is_not_gone_on_with(report, refused, folder_of_another, held_out):

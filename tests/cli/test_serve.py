@@ -102,7 +102,7 @@ class TestRefused:
         monkeypatch.setattr(command, "find_spec", lambda n: None if n == "fastapi" else real(n))
         line = refused("serve")
         assert "fastapi" in line
-        assert "pip install 'deliberate[serve]'" in line
+        assert "install the wheel of deliberate-serve" in line
 
     @pytest.mark.parametrize(
         ("option", "value"),

@@ -310,6 +310,6 @@ def _require_extra() -> None:
         from deliberate.core.errors import DeliberateError
 
         raise DeliberateError(
-            f"serving needs {', '.join(missing)}, which is not installed: "
-            "pip install 'deliberate[serve]'"
+            f"serving needs {', '.join(missing)}, which is not installed: install the wheel of "
+            "deliberate-serve that was built beside this one, or packages/serve of the checkout"
         )

@@ -18,8 +18,8 @@ PAPER = "paper"
 RESULTS = "bench.json"
 """The file of a run's results, beside one file of records a set."""
 
-EXTRA = "pip install 'deliberate[bench]'"
-"""How the harness is installed."""
+EXTRA = "pip install 'accelerate>=1.1' 'lm_eval[math]>=0.4.13,<0.4.14'"
+"""How the harness is installed; on the package index our own name is another project's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,8 @@ from importlib.util import find_spec
 
 from deliberate.core.errors import DeliberateError
 
-EXTRA = "pip install 'deliberate[report]'"
-"""How it is installed."""
+EXTRA = "pip install 'jinja2>=3.1' 'matplotlib>=3.9'"
+"""How it is installed; on the package index this distribution's own name is another project's."""
 
 
 def require_report() -> None:
