@@ -3,7 +3,6 @@
 import shutil
 import string
 import time
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import (
     AutoModelForCausalLM,
     Cohere2Config,
@@ -295,32 +292,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-class Storages(TorchDispatchMode):
-    """Follows the bytes of every storage made while it is on, until it is freed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive: dict[int, int] = {}
-        self.most = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                self._follow(tensor.untyped_storage())
-        return result
-
-    def _follow(self, storage) -> None:
-        key = storage._cdata
-        if key not in self.alive:
-            self.alive[key] = storage.nbytes()
-            weakref.finalize(storage, self.alive.pop, key, None)
-            self.most = max(self.most, sum(self.alive.values()))
-
-
 @pytest.fixture
 def storages():
     """Makes an account of the memory that tensors take."""
+    from storages import Storages
+
     return Storages
 
 

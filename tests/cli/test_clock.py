@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from settings import SMALL_RUN, set_all
 
 from deliberate.cli.claims import NAME, Claims
 
@@ -43,23 +44,14 @@ def backwards(monkeypatch):
 def test_training_tells_a_rate_and_a_time_left(run, llama_folder, backwards):
     words = random.Random(0).choices(["abc", "cab", "xyz.", "0123", "the", "end.\n"], k=3000)
     Path("mine.txt").write_text(" ".join(words))
-    settings = {
+    settings = SMALL_RUN | {
         "base.id": llama_folder,
-        "base.dtype": "float32",
         "data.train": "mine.txt",
         "data.length": 48,
-        "coprocessor.latents": 2,
-        "objective.ahead": 3,
-        "objective.anchors": 4,
         "train.steps": 6,
-        "train.batch": 2,
         "train.validate_every": 2,
-        "eval.texts": 3,
-        "eval.anchors": 2,
-        "eval.ahead": 4,
     }
-    changes = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
-    outcome = run("train", *changes, "--output-dir", "out")
+    outcome = run("train", *set_all(settings), "--output-dir", "out")
     assert outcome.code == 0, outcome.err
     shown = re.findall(r"step \d/6 .* (\S+) tokens/s  (\S+) left", outcome.err)
     assert len(shown) == 6

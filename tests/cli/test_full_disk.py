@@ -51,42 +51,42 @@ def checksum(path: Path) -> str:
         return file.metadata["checksum"]
 
 
-def test_prefill_keeps_whole_files_and_goes_on(run, filled, disk, many, llama_folder):
+@pytest.fixture
+def goes_on(run, filled):
+    """Sees that a command names the folder that is full, keeps whole files, and goes on later."""
+
+    def goes_on(command, folder, small):
+        _, told = filled(*command, folder)
+        assert str(folder) in told
+        before = small.files()
+        assert 4 <= len(before) < 40
+        assert all(name.endswith(".st") for name in before)
+        small.resize(ROOM)
+        again = run(*command, folder, "--json")
+        assert json.loads(again.out)["skipped"] == len(before), again.err
+        after = small.files()
+        assert len(after) == 40
+        assert all(after[name] == kept for name, kept in before.items())
+
+    return goes_on
+
+
+def test_prefill_keeps_whole_files_and_goes_on(run, goes_on, disk, many, llama_folder):
     small = disk(256 << 10)
     command = ["prefill", "--jsonl", many, "--base", llama_folder, "--batch", 4, "-o"]
-    _, told = filled(*command, small.path / "caches")
-    assert str(small.path / "caches") in told
-    before = small.files()
-    assert 4 <= len(before) < 40
-    assert all(name.endswith(".st") for name in before)
-    small.resize(ROOM)
-    again = run(*command, small.path / "caches", "--json")
-    assert json.loads(again.out)["skipped"] == len(before), again.err
-    after = small.files()
-    assert len(after) == 40
-    assert all(after[name] == kept for name, kept in before.items())
+    goes_on(command, small.path / "caches", small)
     assert run(*command, "elsewhere").code == 0
     for path in Path("elsewhere").iterdir():
         assert checksum(path) == checksum(small.path / "caches" / path.name)
 
 
 def test_augment_keeps_whole_files_and_goes_on(
-    run, filled, disk, many, llama_folder, coprocessor_folder
+    run, goes_on, disk, many, llama_folder, coprocessor_folder
 ):
     assert run("prefill", "--jsonl", many, "--base", llama_folder, "-o", "plain").code == 0
     small = disk(256 << 10)
     command = ["augment", "plain", "--coprocessor", coprocessor_folder, "--batch", 4, "-o"]
-    _, told = filled(*command, small.path / "thought")
-    assert str(small.path / "thought") in told
-    before = small.files()
-    assert 4 <= len(before) < 40
-    assert all(name.endswith(".st") for name in before)
-    small.resize(ROOM)
-    again = run(*command, small.path / "thought", "--json")
-    assert json.loads(again.out)["skipped"] == len(before), again.err
-    after = small.files()
-    assert len(after) == 40
-    assert all(after[name] == kept for name, kept in before.items())
+    goes_on(command, small.path / "thought", small)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from settings import SMALL_RUN, set_all
 
 from deliberate.core import CacheFile, load_base, tokenize
 
@@ -113,22 +114,8 @@ def test_odd_texts_can_be_measured_and_trained_on(run, base, coprocessor_folder)
     subject = "nano" if base == "nano" else coprocessor_folder
     measured = run("eval", subject, "--data", "odd.jsonl", *sizes, "-o", "odd.json")
     assert measured.code == 0, measured.err
-    settings = {
-        "base.id": base,
-        "base.dtype": "float32",
-        "data.train": "odd.jsonl",
-        "data.length": 32,
-        "coprocessor.latents": 2,
-        "objective.ahead": 2,
-        "objective.anchors": 2,
-        "train.steps": 1,
-        "train.batch": 2,
-        "eval.texts": 2,
-        "eval.anchors": 2,
-        "eval.ahead": 2,
-    }
-    changes = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
-    trained = run("train", *changes, "--output-dir", "run")
+    settings = SMALL_RUN | {"base.id": base, "data.train": "odd.jsonl", "data.length": 32}
+    trained = run("train", *set_all(settings), "--output-dir", "run")
     assert trained.code == 0, trained.err
 
 

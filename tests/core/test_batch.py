@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from deliberate.core.augment import augment, prefill
-from deliberate.core.cache import Batch
+from deliberate.core.batch import Batch
 
 TOLERANCE = 1e-4
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deliberate.core.augment import augment, extend, prefill, without_latents
-from deliberate.core.cache import Batch
+from deliberate.core.batch import Batch
 from deliberate.core.cache_file import CacheFile, save
 from deliberate.core.checkpoint import Trained
 from deliberate.core.generate import Sampling, generate

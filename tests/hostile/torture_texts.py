@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from settings import SMALL_RUN, set_all
 
 pytestmark = pytest.mark.torture
 
@@ -31,19 +32,7 @@ LINES: dict[str, Callable[[int], str]] = {
     "right to left": lambda size: "\u05e9\u05dc\u05d5\u05dd " * (size // 9),
     "null bytes": lambda size: "\0" * size,
 }
-TRAIN = {
-    "base.dtype": "float32",
-    "data.length": 64,
-    "coprocessor.latents": 2,
-    "objective.ahead": 2,
-    "objective.anchors": 2,
-    "train.steps": 1,
-    "train.batch": 2,
-    "eval.texts": 2,
-    "eval.anchors": 2,
-    "eval.ahead": 2,
-}
-CHANGES = [word for name, value in TRAIN.items() for word in ("--set", f"{name}={value}")]
+CHANGES = set_all(SMALL_RUN | {"data.length": 64})
 COMMANDS = {
     "prefill --file": ["prefill", "--file", "line.txt"],
     "prefill --jsonl": ["prefill", "--jsonl", "line.jsonl", "-o", "caches"],

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deliberate.core.base import Base
-from deliberate.core.cache import Batch, Cache, Reading, caches, stack
+from deliberate.core.batch import Batch
+from deliberate.core.cache import Cache, Reading, caches, stack
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import CacheError, TextError
 from deliberate.core.groups import latent_positions

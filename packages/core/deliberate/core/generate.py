@@ -13,7 +13,8 @@ import torch
 from deliberate.core.answer import Answer, Generation
 from deliberate.core.augment import augment, check_room, extend, has_room, without_latents
 from deliberate.core.base import Base
-from deliberate.core.cache import Batch, Cache
+from deliberate.core.batch import Batch
+from deliberate.core.cache import Cache
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.sampling import Choice, Sampling
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from deliberate.core.augment import augment, check_room
 from deliberate.core.base import Base
-from deliberate.core.cache import Batch, Cache, caches
+from deliberate.core.batch import Batch
+from deliberate.core.cache import Cache, caches
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.memory import within_memory
 from deliberate.eval.clock import in_turn

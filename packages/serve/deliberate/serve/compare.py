@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deliberate.core.base import Base
-from deliberate.core.cache import Batch, Cache
+from deliberate.core.batch import Batch
+from deliberate.core.cache import Cache
 from deliberate.serve.body import read_json
 from deliberate.serve.connection import unless_gone
 from deliberate.serve.deliberation import Deliberation

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from deliberate.core.augment import followed_by, prefill
 from deliberate.core.base import Base
-from deliberate.core.cache import Batch, Cache
+from deliberate.core.batch import Batch
+from deliberate.core.cache import Cache
 from deliberate.core.errors import TextError
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deliberate.core.base import Base
-from deliberate.core.cache import Batch
+from deliberate.core.batch import Batch
 from deliberate.core.groups import ahead_positions, latent_positions
 from deliberate.serve.choosing import Choosing
 from deliberate.serve.request import Latents

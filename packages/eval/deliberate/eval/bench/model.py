@@ -21,7 +21,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from deliberate.core.augment import augment, prefill
 from deliberate.core.base import Base
-from deliberate.core.cache import Batch, Cache
+from deliberate.core.batch import Batch
+from deliberate.core.cache import Cache
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import DeliberateError
 from deliberate.core.generate import Sampling, generate
