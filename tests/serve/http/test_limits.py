@@ -12,7 +12,7 @@ import pytest
 
 from deliberate.serve import connection
 from deliberate.serve.limits import Admission
-from deliberate.serve.refusals import ApiError, ClientGone
+from deliberate.serve.refusals import SOON, ApiError, ClientGone
 
 COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
@@ -55,6 +55,19 @@ class TestLimits:
         for thread in threads:
             thread.join()
         assert server.complete("later")
+
+    def test_who_comes_again_when_told_to_finds_the_connection_open(self, server):
+        with socket.create_connection(server.server.servers[0].sockets[0].getsockname()) as line:
+            reader = line.makefile("rb")
+            for wait in (0, SOON + 1):
+                time.sleep(wait)
+                line.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert reader.readline() == b"HTTP/1.1 200 OK\r\n"
+                length = 0
+                while header := reader.readline().strip().lower():
+                    name, _, value = header.partition(b": ")
+                    length = int(value) if name == b"content-length" else length
+                reader.read(length)
 
     def test_one_whose_turn_does_not_come_in_time_is_told_so(self):
         async def both() -> None:

@@ -22,6 +22,10 @@ from deliberate.serve.store_errors import StoreError
 REFRESH_TICKS = 50
 """Tenths of a second after which files that came into the store's folder are taken up."""
 
+_KEEP_ALIVE = 75
+"""Seconds after which an idle connection is closed: well after clients are told to come again with
+it, and after common clients close it themselves, or a request would meet the closing and fail."""
+
 _LAST_WORDS = 5
 """Seconds for responses to be sent once decoding has been ended."""
 
@@ -35,6 +39,7 @@ class Server(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=_LAST_WORDS,
             lifespan="on",
         )
