@@ -260,7 +260,7 @@ def test_an_extra_that_is_not_installed_is_named_with_its_command(monkeypatch, m
     monkeypatch.setattr(
         "deliberate.eval.bench.benchmarks.find_spec", lambda name: None if name == missing else 1
     )
-    with pytest.raises(DeliberateError, match=r"pip install 'deliberate\[bench\]'"):
+    with pytest.raises(DeliberateError, match=r"pip install 'accelerate.*' 'lm_eval\[math\]"):
         require_harness(chosen("math"))
 
 

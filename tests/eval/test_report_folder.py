@@ -249,7 +249,7 @@ def test_probabilities_are_to_be_read_without_colour_and_without_a_pointer(writt
 def test_without_what_draws_it_a_report_is_refused_and_the_extra_named(monkeypatch, tmp_path):
     require_report()
     monkeypatch.setattr(extra, "find_spec", lambda name: None if name == "matplotlib" else 1)
-    with pytest.raises(DeliberateError, match=r"matplotlib.*pip install 'deliberate\[report\]'"):
+    with pytest.raises(DeliberateError, match=r"matplotlib.*pip install 'jinja2.*' 'matplotlib"):
         require_report()
     with pytest.raises(DeliberateError, match="matplotlib"):
         render(tmp_path, {})
