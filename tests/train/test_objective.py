@@ -20,7 +20,10 @@ def losses(folder):
 def drawn(recipe):
     base = load_base(recipe.base.id)
     alone = Processes(device=base.device)
-    [batch] = batches(load_rows(recipe, base, alone), recipe, base, step=0, share=alone)
+    rows = load_rows(recipe, base, alone)
+    rows.begin(None)
+    [batch] = batches(rows, recipe, base, step=0, share=alone)
+    rows.close()
     return base.tokenizer, batch.token_ids, batch.anchors
 
 
@@ -67,6 +70,38 @@ def test_a_share_of_the_anchors_is_at_markers_and_the_others_are_anywhere(recipe
     assert sum(marked) < anchors.numel()
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_source_has_markers_of_its_own_or_anchors_anywhere(recipe, tmp_path, streaming):
+    named = {"own": "xyz. cab ", "common": "end. abc ", "none": "bca "}
+    for name, text in named.items():
+        rows = [json.dumps({"text": f"{number} {text * 40}"}) for number in range(40)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+    paths = {name: tmp_path / f"{name}.jsonl" for name in named}
+    chosen = recipe(
+        f"data.train=[{{path: {paths['own']}, markers: ['xyz.']}}, {paths['common']}, "
+        f"{{path: {paths['none']}, markers: []}}]",
+        f"data.validation={paths['none']}",
+        f"data.streaming={str(streaming).lower()}",
+        "objective.place=marker",
+        "objective.markers=['end.']",
+        "objective.anchors=12",
+        "train.batch=24",
+    )
+    tokenizer, token_ids, anchors = drawn(chosen)
+    met = set()
+    for row, marks in zip(token_ids.tolist(), anchors.tolist(), strict=True):
+        letters = tokenizer.convert_ids_to_tokens(row)
+        [marker] = [one for one in ("xyz.", "end.", "bca") if one in "".join(letters)]
+        met.add(marker)
+        ends = ["".join(letters[max(0, mark - 3) : mark + 1]) for mark in marks]
+        if marker == "bca":
+            assert len({end[-1] for end in ends}) > 1
+        else:
+            assert all(marker.endswith(end) for end in ends)  # cut where the row begins within it
+        assert marks == sorted(marks)
+    assert met == {"xyz.", "end.", "bca"}
+
+
 @pytest.mark.parametrize("place", ["every", "marker"])
 def test_a_run_learns_at_its_anchors_and_resumes_exactly(recipe, tmp_path, place):
     changes = [f"objective.place={place}", "train.steps=24"]
@@ -99,6 +134,17 @@ def test_a_marker_that_is_nowhere_is_refused(recipe, tmp_path):
         (["objective.place=marker", "objective.markers=['']"], "empty text"),
         (["objective.place=marker", "objective.markers=[1]"], "must be a list of str, got 1"),
         (["objective.place=marker", "objective.markers=x"], "must be list, got 'x'"),
+        (["data.train=[{path: stdlib, markers: []}]"], "go with data.train and objective.place"),
+        (["data.train=[{path: stdlib, markers: ['']}]"], "must not hold the empty text"),
+        (["data.train=[{path: stdlib, markers: x}]"], "must be list, got 'x'"),
+        (
+            [
+                "objective.place=marker",
+                "objective.markers=[x]",
+                "data.validation=[{path: stdlib, markers: [y]}]",
+            ],
+            r"data\.validation has markers \['y'\] for 'stdlib'",
+        ),
         (["objective.marked=0.5"], "it goes with place marker"),
         (["objective.marked=0"], "above 0 and at most 1, got 0"),
         (["objective.delay=-1"], r"objective\.delay must be at least 0"),

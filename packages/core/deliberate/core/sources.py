@@ -61,16 +61,22 @@ class Source:
     """Whether files here that cannot be read are left out and counted, for which all are read once
     more; otherwise they are refused by name."""
 
+    markers: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
+    """Of texts to train on, with `objective.place: marker`: strings at whose end anchors may be.
+    None are those of the objective, an empty list is anywhere."""
+
     def __post_init__(self) -> None:
         """Check the values.
 
         Raises:
-            ValueError: there is no path, or the weight is not above 0.
+            ValueError: there is no path, the weight is not above 0, or a marker is empty.
         """
         if not self.path:
             raise ValueError("data: a source must have a path")
         if not (0 < self.weight < math.inf):
             raise ValueError(f"data: weight of {self.path!r} must be above 0, got {self.weight}")
+        if "" in (self.markers or ()):
+            raise ValueError(f"data: markers of {self.path!r} must not hold the empty text")
 
 
 def sources(named: str | Source | Iterable[Any], *, field: str = "text") -> tuple[Source, ...]:

@@ -101,7 +101,7 @@ def _packed(source: Source, recipe: Recipe, base: Base, share: Processes) -> Pac
     Raises:
         TextError: there is not one for each process.
     """
-    data, markers = recipe.data, recipe.objective.markers or ()
+    data, markers = recipe.data, _markers(source, recipe)
     tokenizer, length = base.tokenizer, data.length
     rows = kept_rows(
         lambda: decisive_of(source, tokenizer, length=length, markers=markers),
@@ -118,7 +118,7 @@ def _packed(source: Source, recipe: Recipe, base: Base, share: Processes) -> Pac
         rows = rows.filter(with_room(_last_anchor(recipe, base)))
         if not len(rows):
             raise TextError(
-                f"no row of {source.path!r} holds a marker of objective.markers "
+                f"no row of {source.path!r} holds one of its markers "
                 f"({', '.join(map(repr, markers))}) with room behind it: name strings that are in "
                 "the texts"
             )
@@ -139,7 +139,7 @@ def _texts(source: Source, recipe: Recipe) -> Dataset:
 
 def _stream(source: Source, recipe: Recipe, base: Base, share: Processes) -> Stream:
     """The rows of a source that is read as the run goes on."""
-    markers = recipe.objective.markers or ()
+    markers = _markers(source, recipe)
     return Stream(
         source,
         Packer(base.tokenizer, length=recipe.data.length, markers=markers),
@@ -148,6 +148,13 @@ def _stream(source: Source, recipe: Recipe, base: Base, share: Processes) -> Str
         keep=with_room(_last_anchor(recipe, base)) if markers else None,
         hold_out=recipe.data.validation is None,
     )
+
+
+def _markers(source: Source, recipe: Recipe) -> Sequence[str]:
+    """Strings at whose end anchors of a source's rows are; none is anywhere."""
+    if recipe.objective.place != "marker":
+        return ()
+    return recipe.objective.markers or () if source.markers is None else source.markers
 
 
 def _last_anchor(recipe: Recipe, base: Base) -> int:
@@ -202,7 +209,7 @@ def batches(
     last = _last_anchor(recipe, base)
     for first in firsts:
         taken = share.by_all(lambda first=first: rows.own(first, size))
-        marks = [row["marks"] for row in taken] if "marks" in taken[0] else None
+        marks = [row.get("marks") for row in taken]
         yield Batch(
             token_ids=moved(torch.stack([row["token_ids"] for row in taken]), base.device),
             anchors=moved(_anchors(marks, recipe, last, generator, own), base.device),
@@ -210,7 +217,7 @@ def batches(
 
 
 def _anchors(
-    marks: Sequence[Tensor] | None,
+    marks: Sequence[Tensor | None],
     recipe: Recipe,
     last: int,
     generator: torch.Generator,
@@ -219,17 +226,28 @@ def _anchors(
     """Anchors of this process's rows, (own rows, anchors), where the recipe wants them.
 
     Those of all rows of the batch are drawn, so that each has the same in any process.
+
+    Args:
+        marks: Where markers end in each of these rows; none of a row that has them anywhere.
+        recipe: Says how many there are, and where.
+        last: The last place that has room.
+        generator: Draws them.
+        own: Which rows of the batch these are.
     """
     count, batch = recipe.objective.anchors, recipe.train.batch
     if recipe.objective.place == "every":
         return torch.arange(last + 1).expand(own.stop - own.start, -1)
-    if marks is None:
+    if recipe.objective.place == "uniform":
         return sample_anchors(batch, anchors=count, last=last, generator=generator)[own]
     seeds = torch.randint(1 << 62, (batch,), generator=generator)[own].tolist()
     wanted = max(1, round(count * recipe.objective.marked))
     others = sample_anchors(batch, anchors=count - wanted, last=last, generator=generator)[own]
+    unmarked = sample_anchors(batch, anchors=count, last=last, generator=generator)[own]
     drawn = []
-    for found, seed, anywhere in zip(marks, seeds, others, strict=True):
+    for found, seed, anywhere, whole in zip(marks, seeds, others, unmarked, strict=True):
+        if found is None:
+            drawn.append(whole)
+            continue
         fitting = found[found <= last]
         order = torch.randperm(len(fitting), generator=torch.Generator().manual_seed(seed))
         marked = fitting[order.repeat(-(-wanted // len(order)))[:wanted]]

@@ -19,6 +19,7 @@ from deliberate.core import plain_yaml
 from deliberate.core.coprocessor import CoprocessorConfig, coprocessor_config
 from deliberate.core.errors import RecipeError
 from deliberate.core.kinds import KINDS, check_kind
+from deliberate.core.sources import sources
 from deliberate.train.init import settled
 from deliberate.train.sections import (
     BaseSection,
@@ -53,6 +54,7 @@ class Recipe:
                 f"coprocessor.latent_scale must be finite, got {self.coprocessor.latent_scale}"
             )
         self._check_pairs()
+        self._check_markers()
         self._check_adapted()
         behind = self.objective.ahead + self.objective.delay
         if self.data.length <= behind:
@@ -68,6 +70,16 @@ class Recipe:
                 f"{self.data.question!r}: a question has one anchor, its last token; leave "
                 "objective.place out"
             )
+
+    def _check_markers(self) -> None:
+        for name in ("train", "validation"):
+            for source in sources(getattr(self.data, name) or ()):
+                heeded = name == "train" and self.objective.place == "marker"
+                if source.markers is not None and not heeded:
+                    raise ValueError(
+                        f"data.{name} has markers {[*source.markers]} for {source.path!r}: markers "
+                        "of a source go with data.train and objective.place marker alone"
+                    )
 
     def _check_adapted(self) -> None:
         rank, kind = self.train.adapt_rank, self.coprocessor.kind

@@ -125,7 +125,7 @@ class ObjectiveSection:
     heeded."""
 
     markers: tuple[str, ...] | None = None
-    """For `place: marker`: strings such as the end of a question."""
+    """For `place: marker`: strings such as the end of a question; a source may have its own."""
 
     marked: float = 1.0
     """For `place: marker`: share of a row's anchors at markers; the others are anywhere."""

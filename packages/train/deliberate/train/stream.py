@@ -179,7 +179,7 @@ class Stream:
         """
         each = f" for each of {self._share.count} processes" if self._share.count > 1 else ""
         wanted = f" of data.length = {self._packer.length} tokens"
-        held = " with a marker of objective.markers that has room behind it" if self._keep else ""
+        held = " with one of its markers and room behind it" if self._keep else ""
         raise TextError(
             f"{self._source.path!r} has not one row{wanted}{held} to train on{each}: give more "
             f"text, {'other markers' if self._keep else 'or a smaller data.length'}"
