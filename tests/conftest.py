@@ -175,6 +175,15 @@ def base(request: pytest.FixtureRequest) -> Base:
     return tiny_base(request.param)
 
 
+@pytest.fixture(scope="session", params=["llama", "gemma2", "gpt2"])
+def unlike_base(request: pytest.FixtureRequest) -> Base:
+    """Tiny bases that differ most, for what is made of the proved parts.
+
+    One is plain, one has a window, softcaps and a scaled embedding, one absolute positions.
+    """
+    return tiny_base(request.param)
+
+
 @pytest.fixture(scope="session", params=[*FAMILIES, *MORE])
 def any_base(request: pytest.FixtureRequest) -> Base:
     """A tiny base of each family, and of more; of those that this version of transformers has."""

@@ -6,7 +6,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+import jaxtyping
 import pytest
+import torch
+
+from deliberate.core.groups import ahead_tokens
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [*ROOT.glob("packages/*/deliberate/**/*.py"), *ROOT.glob("cli/deliberate/**/*.py")]
@@ -33,6 +37,11 @@ def imported(path: Path) -> set[str]:
 
 def package_of(path: Path) -> str:
     return path.parts[path.parts.index("deliberate", len(ROOT.parts)) + 1]
+
+
+def test_annotated_shapes_are_checked_in_tests():
+    with pytest.raises(jaxtyping.TypeCheckError, match="token_ids"):
+        ahead_tokens(torch.zeros(1, 2, 3, dtype=torch.long), torch.zeros(1, 1).long(), ahead=1)
 
 
 def test_there_are_sources():

@@ -64,7 +64,7 @@ def ask(url, path, body=None):
 
 
 @pytest.mark.slow
-def test_without_arguments_nano_is_served_and_thinks_in_a_process_of_its_own(started, tmp_path):
+def test_without_arguments_nano_is_served_and_what_was_kept_is_there_again(started, tmp_path):
     process, url, log = started()
     body = {"prompt": "import os\n\n\ndef ", "max_tokens": 8, "temperature": 0}
     plain = ask(url, "/v1/completions", {**body, "deliberate": "never"})
@@ -72,6 +72,8 @@ def test_without_arguments_nano_is_served_and_thinks_in_a_process_of_its_own(sta
     thought = ask(url, "/v1/completions", {**body, "deliberate": "wait"})
     assert thought["deliberate"]["latents"] == "used", log.read_text()
     assert thought["model"] == "nano"
+    kept = ask(url, "/v1/caches", {"text": "def main", "deliberate": "wait"})
+    assert kept["state"] == "augmented"
     assert list((tmp_path / "home" / "deliberate" / "caches").rglob("*.st"))
     process.send_signal(signal.SIGTERM)
     assert process.wait(120) == 0
@@ -81,19 +83,13 @@ def test_without_arguments_nano_is_served_and_thinks_in_a_process_of_its_own(sta
     assert "Traceback" not in log.read_text()
     assert process.stdout.read() == b""
 
-
-@pytest.mark.slow
-def test_ctrl_c_ends_it_well_and_what_was_kept_is_there_again(started, tmp_path):
-    store = tmp_path / "kept"
-    arguments = ("--store", str(store), "--thinker", "thread", "--name", "mine")
-    process, url, _ = started(*arguments)
-    kept = ask(url, "/v1/caches", {"text": "def main", "deliberate": "wait"})
-    assert kept["state"] == "augmented"
-    process.send_signal(signal.SIGINT)
-    assert process.wait(120) == 0
-    _, url, _ = started("--store", str(store), "--thinker", "none")
+    process, url, log = started("--thinker", "thread", "--name", "mine")
     answer = ask(url, "/v1/completions", {"prompt": "(", "cache": kept["id"]})
     assert answer["deliberate"]["latents"] == "used"
+    assert answer["model"] == "mine"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(120) == 0
+    assert "Traceback" not in log.read_text()
 
 
 class TestRefused:

@@ -32,6 +32,12 @@ def failing_above(most, tried):
     return do
 
 
+@pytest.fixture(autouse=True)
+def no_collection(monkeypatch):
+    """Looking through all objects of a process that has imported transformers takes long."""
+    monkeypatch.setattr("deliberate.core.memory.gc.collect", lambda: 0)
+
+
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 8, 9, 17, 23])
 @pytest.mark.parametrize(("size", "fits"), [(8, 8), (8, 4), (8, 3), (8, 2), (5, 2), (2, 2)])
 def test_each_passage_is_done_once_in_batches_that_fit(count, size, fits):

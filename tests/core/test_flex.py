@@ -16,6 +16,11 @@ TOLERANCE = 2e-5
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
 
+@pytest.fixture
+def base(unlike_base):
+    return unlike_base
+
+
 def losses(base, coprocessor, attention):
     token_ids = torch.randint(2, 67, (2, 20), generator=torch.Generator().manual_seed(3))
     anchors = torch.tensor([[0, 3, 8, 15], [1, 2, 9, 14]])

@@ -18,6 +18,11 @@ from deliberate.eval.solve import solve
 AHEAD = 5
 
 
+@pytest.fixture
+def base(unlike_base):
+    return unlike_base
+
+
 def decoded_losses(base, writer, token_ids, anchor, *, ahead, every):
     """Loss by token of a text that `generate` would have decoded, a token at a time."""
     (cache,) = prefill(base, [torch.tensor(token_ids[: anchor + 1])])

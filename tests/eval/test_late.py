@@ -13,6 +13,11 @@ from deliberate.eval import Sample, evaluate
 from deliberate.eval.controls import CONTROLS
 
 
+@pytest.fixture
+def base(unlike_base):
+    return unlike_base
+
+
 def test_several_delays_at_once_are_each_measured_as_by_itself(base, start, make):
     writer = make(base, start)
     conditions = {

@@ -22,6 +22,11 @@ STOPS = ("\n", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 """A random base seldom comes to a line's end by itself, so that here these letters are ends too."""
 
 
+@pytest.fixture
+def base(unlike_base):
+    return unlike_base
+
+
 def decoded(base, questions, coprocessor=None, every=None):
     """The tokens that greedy decoding gives up to where it stops, or none if it does not."""
     caches = prefill(base, [tokenize(base, question) for question in questions])

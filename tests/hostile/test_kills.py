@@ -6,12 +6,14 @@ from pathlib import Path
 import killing
 import kills
 import pytest
+from forked import Forks
 from watch import Watch, check_whole
 
 
 def test_a_prefill_that_is_killed_again_and_again_comes_to_its_end(tmp_path):
     command = kills.commands(tmp_path, None, ["prefill"])["prefill"]
-    tally = killing.torture(command, kills=2, seed=1)
+    with Forks(command.surroundings()) as command.forks:
+        tally = killing.torture(command, kills=2, seed=1)
     assert (tally.kills, tally.differences, tally.partial) == (2, [], [])
     assert tally.restarts >= 1
     assert tally.runs >= 1

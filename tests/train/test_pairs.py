@@ -32,6 +32,11 @@ AHEAD, LATENTS = 7, 3
 
 
 @pytest.fixture
+def base(unlike_base):
+    return unlike_base
+
+
+@pytest.fixture
 def source(tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps({"q": q, "a": a}) + "\n" for q, a in ROWS))

@@ -77,9 +77,8 @@ def step(dtype, recompute, processes):
 
 found = []
 with joined("cpu") as processes:
-    for dtype in ("float32", "bfloat16"):
-        for recompute in ("false", "true"):
-            found.append(step(dtype, recompute, processes))
+    for dtype, recompute in (("float32", "false"), ("bfloat16", "true")):
+        found.append(step(dtype, recompute, processes))
     if processes.first:
         open(sys.argv[1], "w").write(json.dumps(found))
 """

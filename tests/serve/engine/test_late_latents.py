@@ -14,6 +14,11 @@ from deliberate.serve.engine import Latents, Request
 TOLERANCE = 1e-4
 
 
+@pytest.fixture
+def base(unlike_base):
+    return unlike_base
+
+
 def text(seed: int, length: int) -> torch.Tensor:
     return torch.randint(2, 67, (length,), generator=torch.Generator().manual_seed(seed))
 
