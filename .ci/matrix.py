@@ -69,7 +69,7 @@ def main() -> int:
     parser.add_argument("--name", help="of the environment, which is used again")
     parser.add_argument("--dist", type=Path, default=HERE / "dist", help="where the wheels are")
     parser.add_argument("tests", nargs="*", default=SMALL, help="for pytest; a small suite if none")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()  # tests may follow other options
     folder = HERE / "build/matrix" / (options.name or options.versions)
     folder.parent.mkdir(parents=True, exist_ok=True)
     bounds = folder.with_suffix(".txt")
