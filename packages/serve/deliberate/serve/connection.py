@@ -42,6 +42,9 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Re
         task.cancel()
         gone.cancel()
         await asyncio.gather(task, gone, return_exceptions=True)
+        # A failure holds this frame, and the task that failure: a reference cycle around all that
+        # the work was done with.
+        del task, gone
 
 
 async def _gone(receive: Receive) -> None:

@@ -53,7 +53,7 @@ class Row:
     """Whether its time was over."""
 
     ticket: Ticket | None = None
-    """Its place in the engine."""
+    """Its place in the engine, while it is decoded."""
 
     last: float = 0.0
     """When its last token came, in seconds of the monotonic clock."""
@@ -114,6 +114,9 @@ async def decode(
         for row in rows:
             if row.ticket is not None and row.finish is None:
                 row.ticket.cancel()
+            # Its place in the engine holds whom to tell, and that holds this row: a reference cycle
+            # that would keep the prompt's cache until a full collection, many answers later.
+            row.ticket = None
 
 
 def _submit(service: Service, row: Row, on_piece: Callable[[Piece], None]) -> Ticket:

@@ -11,6 +11,7 @@ while an answer is decoded over there are not taken up.
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from typing import cast
 
 from torch import Tensor
@@ -186,13 +187,15 @@ class _Either(Ticket):
     """A place over there, or the one that took its place here."""
 
     def __init__(self, row: Row, here: list[Ticket]) -> None:
-        super().__init__(row, self._cancel_here)
+        # Not by a method of its own: it would hold itself, and the answer's cache with it.
+        super().__init__(row, lambda: _cancel(here))
         self._here = here
-
-    def _cancel_here(self) -> None:
-        for ticket in self._here:
-            ticket.cancel()
 
     def cache(self) -> Cache | None:
         """The prompt's cache, where the request says `keep`."""
         return self._here[0].cache() if self._here else super().cache()
+
+
+def _cancel(tickets: Sequence[Ticket]) -> None:
+    for ticket in tickets:
+        ticket.cancel()
