@@ -11,7 +11,7 @@ from deliberate.core.augment import prefill
 from deliberate.core.errors import TextError
 from deliberate.core.generate import Sampling, generate
 from deliberate.serve.engine import ClosedError, Engine, Request
-from deliberate.serve.turns import Turns
+from deliberate.serve.turns import AbandonedError, Turns
 
 
 def text(seed: int, length: int) -> torch.Tensor:
@@ -325,3 +325,53 @@ def test_turns_are_had_in_the_order_in_which_they_were_asked_for():
     assert order == list(range(5))
     with turns:
         pass
+
+
+def test_who_waits_for_a_turn_is_told_that_there_are_none_any_more():
+    turns, raised = Turns(), []
+
+    def take() -> None:
+        try:
+            with turns:
+                raise AssertionError("it had a turn")
+        except AbandonedError as error:
+            raised.append(str(error))
+
+    with turns:
+        waiting = threading.Thread(target=take)
+        waiting.start()
+        while not turns._waiting:
+            time.sleep(0.001)
+        turns.abandon()
+        waiting.join(60)
+        assert len(raised) == 1
+        take()
+    take()
+    assert "nobody may use the base's weights any more" in raised[2]
+
+
+def test_closing_leaves_behind_whoever_holds_the_weights_for_ever(
+    endless, ask, monkeypatch, caplog
+):
+    monkeypatch.setattr("deliberate.serve.engine._LAST_PASS", 0.05)
+    running, begun, hold = Engine(endless), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with running.lock:
+            begun.set()
+            hold.wait(60)
+
+    hanging = threading.Thread(target=hang)
+    hanging.start()
+    try:
+        assert begun.wait(60)
+        asked, read = ask(running, request()), running.reading(text(1, 3))
+        while not running.lock._waiting:
+            time.sleep(0.001)
+        running.close(0.0)
+        assert asked.wait().finish in {"failed", "cancelled"}
+        assert read.exception(60) is not None
+        assert "held by something that hangs: left behind" in caplog.text
+    finally:
+        hold.set()
+        hanging.join()

@@ -32,6 +32,10 @@ __all__ = ["ClosedError", "Engine", "Latents", "OnPiece", "Piece", "Request", "T
 
 logger = logging.getLogger(__name__)
 
+_LAST_PASS = 5.0
+"""Seconds, at the end, in which whoever holds the base's weights must let go of them: a coprocessor
+in a thread of this process may hang, and cannot be stopped."""
+
 
 class ClosedError(DeliberateError):
     """The engine takes nothing any more."""
@@ -185,6 +189,9 @@ class Engine:
     def close(self, drain_seconds: float) -> None:
         """Take nothing any more, finish what there is, and cancel what is not done in time.
 
+        Nobody gets a turn with the weights any more, where their lock is the engine's own. If it is
+        never let go of, what was in hand ends as failed.
+
         Args:
             drain_seconds: How long to go on.
         """
@@ -197,6 +204,11 @@ class Engine:
             self._dropping = True
             self._changed.notify_all()
         if threading.current_thread() is not self._thread:
+            self._thread.join(_LAST_PASS)
+            if self._thread.is_alive():
+                logger.error("the base's weights are held by something that hangs: left behind")
+            if isinstance(self.lock, Turns):
+                self.lock.abandon()
             self._thread.join()
 
     def _put(self, prompt: Prompt, owner: Row | _Reading) -> None:

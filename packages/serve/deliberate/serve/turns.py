@@ -3,6 +3,12 @@
 import threading
 from collections import deque
 
+from deliberate.core.errors import DeliberateError
+
+
+class AbandonedError(DeliberateError):
+    """Nobody gets a turn any more: the server ends."""
+
 
 class Turns:
     """Guards a base's weights between the engine and whoever else runs them.
@@ -12,12 +18,17 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._guard, self._taken = threading.Lock(), False
+        self._guard, self._taken, self._abandoned = threading.Lock(), False, False
         self._waiting: deque[threading.Lock] = deque()
 
     def __enter__(self) -> None:
-        """Wait for one's turn."""
+        """Wait for one's turn.
+
+        Raises:
+            AbandonedError: there are no turns any more.
+        """
         with self._guard:
+            self._check()
             if not self._taken:
                 self._taken = True
                 return
@@ -25,6 +36,7 @@ class Turns:
             mine.acquire()
             self._waiting.append(mine)
         mine.acquire()
+        self._check()
 
     def __exit__(self, *_: object) -> None:
         """Let the next one go on."""
@@ -33,3 +45,16 @@ class Turns:
                 self._waiting.popleft().release()
             else:
                 self._taken = False
+
+    def abandon(self) -> None:
+        """Give no turns any more; whoever waits for one is told."""
+        with self._guard:
+            self._abandoned = True
+            while self._waiting:
+                self._waiting.popleft().release()
+
+    def _check(self) -> None:
+        if self._abandoned:
+            raise AbandonedError(
+                "the server ends, and nobody may use the base's weights any more: start another one"
+            )
