@@ -105,7 +105,6 @@ def test_no_cache_outlives_an_answer_decoded_elsewhere(
 ):
     server = start(memory_bytes=0)
     elsewhere = VllmEngine(served_base, url=vllm(served_base).url, model="served")
-    elsewhere.lock = server.service.engine.lock
     server.service.engine.close(0.0)
     server.service.engine = elsewhere
     before = held()
