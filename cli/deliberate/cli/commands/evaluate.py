@@ -61,7 +61,7 @@ def evaluate(
     texts: eval_options.Texts = None,
     anchors: eval_options.Anchors = None,
     every_token: eval_options.EveryToken = False,
-    ahead: Annotated[int, typer.Option(help="Tokens after each anchor.")] = 32,
+    ahead: Annotated[int, typer.Option(help="Tokens measured after each anchor.")] = 32,
     length: eval_options.Length = None,
     output: eval_options.Report = None,
     resume: eval_options.Resume = False,
@@ -84,7 +84,9 @@ def evaluate(
     run_generated_code: bench_options.RunGeneratedCode = False,
     batch: bench_options.Batch = None,
 ) -> None:
-    """Measure perplexity at tokens 1, 2, 4, 8, 16 and 32 after anchors in held-out text.
+    """Measure perplexity at tokens 1, 2, 4, 8, 16, 32 and 64 after anchors in held-out text.
+
+    As far as --ahead goes.
 
     Compares the base alone, the coprocessor's latents, and what --against names: latents that are
     not the right ones, and trained baselines. Each change comes with a 95 % interval from
