@@ -39,7 +39,7 @@ TYPED = {
     "--cost --prompt-tokens 0": "prompt_tokens must be at least 1, got 0",
     "--cost --decoded-tokens 0": "decoded_tokens must be at least 1, got 0",
     "--bench piqa --force --resume": "--force begins anew and --resume goes on",
-    "--bench piqa -o new.json": "'new.json' is named like a file: name a folder",
+    "--bench piqa -o new.json": "and 'new.json' is named like a file: name a folder",
     "--resume": "--resume goes on with a report",
     "nano": "'nano' is named twice: name each run once",
     "folder.json folder.json/": "'folder.json/' is named twice",
