@@ -141,8 +141,8 @@ def _folder(run: str, output: Path | None, resume: bool, force: bool) -> Path | 
         return None
     if folder.suffix == ".json" and not folder.exists():
         raise typer.BadParameter(
-            f"--bench keeps a record of every answer in a folder, and {str(folder)!r} is named like "
-            "a file: name a folder with -o"
+            f"--bench keeps a record of every answer in a folder, and {str(folder)!r} is named "
+            "like a file: name a folder with -o"
         )
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{str(folder)!r} is a file: name a folder with -o")
