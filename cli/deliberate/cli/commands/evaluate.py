@@ -105,8 +105,8 @@ def evaluate(
     with configuring():
         check_values(said)
         check_texts(wanted, said)
-        against = compared(runs, said["against"], said["soft"], suite)
-        check_runs(runs, against.baselines.values())
+        versus = compared(runs, said["against"], said["soft"], suite)
+        check_runs(runs, versus.baselines.values())
 
     def load() -> "Base":
         return _load_base(run, base, device, dtype)
@@ -119,7 +119,7 @@ def evaluate(
         return
     where = place(output, runs, wanted, force=force, resume=resume)
     with configuring():
-        tasks = _tasks(wanted, runs, said, against, where)
+        tasks = _tasks(wanted, runs, said, versus, where)
     model = load()
     with alone(where.folder):
         results, unkept = _measured(tasks, runs, model, where, typed=context.obj)
