@@ -68,14 +68,13 @@ def compared(base: Base, bigger: Base, options: argparse.Namespace) -> dict[str,
         sums=sums, counts=first.counts, documents=first.documents, partners=first.partners
     )
     change = changes(losses, "latents")
+    tokens = [token for token in AHEAD_REPORTED if token <= AHEAD]
     return {
         "perplexity": {
-            name: {str(token): losses.perplexity(name)[token - 1] for token in AHEAD_REPORTED}
+            name: {str(token): losses.perplexity(name)[token - 1] for token in tokens}
             for name in sums
         },
-        "change_percent": {
-            "latents": {str(token): asdict(change[token - 1]) for token in AHEAD_REPORTED}
-        },
+        "change_percent": {"latents": {str(token): asdict(change[token - 1]) for token in tokens}},
         "anchors": int(losses.anchors.sum()),
         "passages": len(chosen),
         "documents": len(losses.documents.unique()),

@@ -208,5 +208,31 @@ def test_two_runs_are_compared(bench, run, refused):
     assert "question 'piqa/0' is not in 'one/nq_open.jsonl'" in refused(
         "compare", "one/piqa.jsonl", "one/nq_open.jsonl"
     )
-    assert "'one': is a directory" in refused("compare", "one", "one/piqa.jsonl")
     assert "no such file" in refused("compare", "none.jsonl", "one/piqa.jsonl")
+
+
+def test_two_folders_are_compared_benchmark_by_benchmark(bench, run, refused, coprocessor_folder):
+    assert bench("piqa,nq_open", "-o", "one").code == 0
+    assert bench("piqa").code == 0
+    alone = json.loads(run("compare", "one/piqa.jsonl", "one/piqa.jsonl", "--json").out)
+    for first in ("one", "one/results.json", "one/bench.json", "one/piqa.jsonl"):
+        for second in (coprocessor_folder, coprocessor_folder / "bench" / "bench.json"):
+            outcome = run("compare", first, second, "--json")
+            assert outcome.code == 0, outcome.err
+            assert json.loads(outcome.out) == {"sets": {"piqa": alone}}
+            only = "" if first.endswith("jsonl") else "without nq_open, which only one"
+            assert outcome.err.startswith(only)
+    shown = run("compare", "one", "one").out.splitlines()
+    assert [line.split()[0] for line in shown[3:5]] == ["piqa", "nq_open"]
+    told = refused("compare", "one/nq_open.jsonl", coprocessor_folder)
+    assert "has records of nq_open and 'coprocessor' of piqa: compare two that have" in told
+
+
+def test_what_has_no_record_of_each_question_says_where_records_are(refused, offline):
+    Path("report").mkdir()
+    for name in ("report/results.json", "problems.json"):
+        Path(name).write_text("{}")
+    for name in ("report", "report/results.json", "problems.json"):
+        told = refused("compare", name, name)
+        assert f"'{name}' has no record of each question" in told
+        assert "FOLDER/NAME.jsonl" in told

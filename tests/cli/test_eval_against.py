@@ -101,6 +101,16 @@ def test_several_runs_are_measured_at_the_same_anchors(measured, run, held_out):
     assert {"run": "five", **alone} == together["results"][0]
 
 
+def test_several_runs_show_delays_and_domains_each(measured, run):
+    rows = [{"body": "words and so on " * 3, "of": "ab"[n % 2]} for n in range(12)]
+    Path("rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    few = ("--data", "rows.jsonl", "--field", "body", "--domain", "of", "--delay", "0,2")
+    shown = run("eval", "five", "soft", *few, "--ahead", "4", "--length", "30").out
+    assert (shown.count("late by"), shown.count("domain ")) == (2, 2)
+    assert "--json, or -o FOLDER" in " ".join(shown.split())
+    assert max(len(line) for line in shown.splitlines() if "/" not in line) <= 80
+
+
 def test_several_runs_keep_nothing_that_was_not_asked_for(measured, coprocessor_folder):
     outcome = measured("five", "--anchors", "3")
     assert outcome.code == 0, outcome.err

@@ -1,14 +1,19 @@
 """What options of `deliberate eval` list is checked before torch is there to be imported."""
 
+import re
 import subprocess
 import sys
 
 import pytest
+import torch
 
 from deliberate.cli import eval_against, eval_names
+from deliberate.cli.devices import DEVICES
 from deliberate.cli.eval_against import parsed
+from deliberate.cli.eval_checks import check_runs
 from deliberate.cli.eval_names import check_benchmarks, delays, families, steps
 from deliberate.core.checkpoint import EMBEDDED_FOLDERS
+from deliberate.core.hub_id import parse
 from deliberate.core.problems import FAMILIES, MOST_STEPS
 from deliberate.eval import chain, controls, results
 from deliberate.eval.bench import benchmarks
@@ -34,7 +39,21 @@ TYPED = {
     "--cost --prompt-tokens 0": "prompt_tokens must be at least 1, got 0",
     "--cost --decoded-tokens 0": "decoded_tokens must be at least 1, got 0",
     "--bench piqa --force --resume": "--force begins anew and --resume goes on",
+    "--bench piqa -o new.json": "and 'new.json' is named like a file: name a folder",
     "--resume": "--resume goes on with a report",
+    "nano": "'nano' is named twice: name each run once",
+    "folder.json folder.json/": "'folder.json/' is named twice",
+    "--length 33": "length must be at least ahead + 2 = 34, got 33",
+    "--length 35 --delay 0,2": "length must be at least ahead + delay + 2 = 36, got 35",
+    "--every-token --anchors 3": "--every-token and --anchors 3 exclude each other",
+    "--suite quick --every-token --anchors 3": "--every-token and --anchors 3 exclude each other",
+    "--skip-bad": "--skip-bad is for files of --data",
+    "--question q": "--question and --answer go together, and without --field, got --question:",
+    "--against every:32": "asks again after 32 tokens, and 32 are measured",
+    "--against every:4 --delay 2": "the delay is 2: say --delay 0",
+    "--against cot": "against 'cot' is for questions with an answer to find",
+    "--device gpu": "no device 'gpu' here: use `cpu`, or `auto`",
+    "--device cuda:one": "no device 'cuda:one' here",
 }
 THERE = {
     "-o taken.txt": "'taken.txt' is a file: name a folder",
@@ -43,6 +62,12 @@ THERE = {
     "-o report": "'report' holds a report: go on with --resume",
     "-o mine": "'mine/report.md' is of no report",
     "--bench piqa -o report": "'report' holds results: go on with --resume",
+    "nowhere": "no coprocessor at 'nowhere': it is neither a folder nor a Hub id like 'user/repo'",
+    "a/b/c": "no coprocessor at 'a/b/c': it is neither a folder nor a Hub id",
+    "taken.txt": "'taken.txt' is a file and not a coprocessor's folder: name the folder",
+    "--against shuffled,pause:nowhere": "no coprocessor at 'nowhere'",
+    "--soft nowhere": "no coprocessor at 'nowhere'",
+    "--bench piqa --batch 1 nowhere": "no coprocessor at 'nowhere'",
 }
 
 IN_A_PROCESS = f"""
@@ -63,10 +88,11 @@ def refused_lightly(typed, *, code, folder):
 
 
 def test_a_mistyped_option_is_refused_without_anything_heavy(tmp_path):
+    (tmp_path / "folder.json").mkdir()
     refused_lightly(TYPED, code=2, folder=tmp_path)
 
 
-def test_a_taken_output_is_refused_without_anything_heavy(tmp_path):
+def test_what_is_taken_or_nowhere_is_refused_without_anything_heavy(tmp_path):
     (tmp_path / "folder.json").mkdir()
     for name in ("taken.txt", "taken.json", "report/results.json", "mine/report.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -84,6 +110,20 @@ def test_what_is_known_is_what_there_is():
     assert tuple(EMBEDDED_FOLDERS) == eval_names.EMBEDDED_RUNS
     assert (results.FILE, benchmarks.RESULTS) == (eval_names.REPORT_FILE, eval_names.BENCH_FILE)
     assert eval_against.LATENCY == chain.LATENCY
+
+
+def test_devices_that_torch_has_a_name_for_are_known():
+    with pytest.raises(RuntimeError) as told:
+        torch.device("nosuch")
+    named = re.search("one of (.*) device type", str(told.value))
+    assert named, told.value
+    assert {*named[1].split(", ")} <= {*DEVICES}
+
+
+@pytest.mark.parametrize("name", ["user/repo@main", "hf://models/user/repo", "hf://user/repo@a/b"])
+def test_what_may_be_on_the_hub_is_not_refused_beforehand(name):
+    check_runs([name, "nano"], [name])
+    assert parse(name, what="coprocessor").repo == "user/repo"
 
 
 def test_names_are_read_and_the_nearest_is_told():

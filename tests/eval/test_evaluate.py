@@ -20,6 +20,7 @@ from deliberate.core.verdict import columns, verdict
 from deliberate.eval import Sample, evaluate
 from deliberate.eval.bootstrap import changes, resampled_unit
 from deliberate.eval.controls import shuffled, shuffled_but_last
+from deliberate.eval.table import Table
 
 
 def trained(coprocessor):
@@ -304,3 +305,15 @@ def test_texts_too_short_are_refused_with_the_way_out(llama, make, tmp_path):
     assert alone.to_dict()["passages"] == 1
     with pytest.raises(DeliberateError, match=r"64 positions, too few .* smaller --ahead"):
         evaluate(llama, coprocessor, data=str(tmp_path / "one.txt"), sample=Sample(ahead=61))
+
+
+def test_tables_show_tokens_as_far_as_is_measured():
+    def shown(ahead):
+        none = torch.zeros(1, dtype=torch.long)
+        counts = torch.ones(1, ahead, dtype=torch.long)
+        losses = Losses(sums={}, counts=counts, documents=none, partners=none)
+        return Table(losses=losses, seed=0).tokens
+
+    assert shown(64) == [1, 2, 4, 8, 16, 32, 64]
+    assert shown(63) == shown(32) == [1, 2, 4, 8, 16, 32]
+    assert shown(3) == [1, 2]

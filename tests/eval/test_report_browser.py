@@ -134,6 +134,28 @@ def test_the_page_does_not_scroll_sideways_and_its_tables_do(opened, width):
         )
 
 
+def test_the_lines_below_rows_go_with_the_column_that_stays(opened):
+    page = opened(width=PHONE)
+    collapsed = page.execute_script(
+        "const cells = [...document.querySelectorAll('tbody th')];"
+        "const styled = cells.map(cell => [cell, getComputedStyle(cell)]);"
+        "return styled.filter(([cell, style]) => style.position !== 'sticky'"
+        "    || style.borderCollapse !== 'separate' || style.borderBottomWidth !== '1px').length;"
+    )
+    assert collapsed == 0
+
+
+def test_a_long_value_beside_its_name_is_to_be_read_on_a_phone(opened):
+    page = opened(width=PHONE)
+    wide = page.execute_script(
+        "const rows = [...document.querySelectorAll('tbody tr')];"
+        "const pairs = rows.filter(row => row.cells.length === 2);"
+        "const boxes = pairs.map(row => row.closest('.scroll'));"
+        "return boxes.filter(box => box.scrollWidth > box.clientWidth).length;"
+    )
+    assert wide == 0
+
+
 def test_letters_are_large_enough_for_a_phone(opened):
     page = opened(width=PHONE)
     size = page.find_element("tag name", "body").value_of_css_property("font-size")

@@ -1,7 +1,15 @@
 """What plots of a report look like: each condition its own look, and nothing that hides latents."""
 
+import re
+from itertools import combinations
+from math import dist
+from pathlib import Path
+
+import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
+from deliberate.eval import report_folder
 from deliberate.eval.report_folder.blocks import Line, Plot, Said
 from deliberate.eval.report_folder.document import heading, sections
 from deliberate.eval.report_folder.draw import LIGHT, _figure, svg
@@ -21,6 +29,34 @@ def test_forty_looks_differ_without_their_colour():
     looks = [look(number) for number in range(40)]
     assert len({(each.mark, str(each.stroke)) for each in looks}) == 40
     assert all(each.width < looks[0].width for each in looks[1:])
+
+
+def perceived(colour):
+    """Where a colour is in Oklab, in which distances are as they look."""
+    r, g, b = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in to_rgb(colour))
+    long, medium, short = (
+        (x * r + y * g + z * b) ** (1 / 3)
+        for x, y, z in (
+            (0.4122, 0.5363, 0.0514),
+            (0.2119, 0.6807, 0.1074),
+            (0.0883, 0.2817, 0.6300),
+        )
+    )
+    return (
+        0.2105 * long + 0.7936 * medium - 0.0041 * short,
+        1.9780 * long - 2.4286 * medium + 0.4506 * short,
+        0.0259 * long + 0.7828 * medium - 0.8087 * short,
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_two_conditions_of_one_plot_look_to_have_the_same_colour(scheme):
+    css = Path(*report_folder.__path__, "templates", "report.css").read_text()
+    dark = dict(re.findall(r"--(c\d+): (#\w+);", css))
+    values = LIGHT if scheme == "light" else LIGHT | dark
+    used = [look(style).colour for style in styles([*FIXED, "every:8"]).values()]
+    for one, other in combinations(used, 2):
+        assert dist(perceived(values[one]), perceived(values[other])) > 0.1, (one, other)
 
 
 def test_a_condition_has_one_style_whatever_else_is_drawn():

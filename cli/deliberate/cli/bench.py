@@ -130,7 +130,7 @@ def _folder(run: str, output: Path | None, resume: bool, force: bool) -> Path | 
 
     Raises:
         FileExistsError: there are results, and nothing was said of them.
-        typer.BadParameter: there is nothing to go on with.
+        typer.BadParameter: there is nothing to go on with, or a file is named.
     """
     folder = output
     if folder is None and run not in EMBEDDED_RUNS and Path(run).is_dir():
@@ -139,6 +139,11 @@ def _folder(run: str, output: Path | None, resume: bool, force: bool) -> Path | 
         if resume:
             raise typer.BadParameter("--resume needs the folder of the interrupted run: add -o DIR")
         return None
+    if folder.suffix == ".json" and not folder.exists():
+        raise typer.BadParameter(
+            f"--bench keeps a record of every answer in a folder, and {str(folder)!r} is named "
+            "like a file: name a folder with -o"
+        )
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{str(folder)!r} is a file: name a folder with -o")
     there = [name for name in (BENCH_FILE, REPORT_FILE) if (folder / name).exists()]

@@ -3,7 +3,7 @@
 "shuffled,soft:RUN,every:8,cot:64" --parsed--> controls, baselines, asking again, chains of thought
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -63,11 +63,12 @@ class Against:
         there = [each for each in self.every if 0 in sample.delays and each < sample.ahead]
         return replace(self, every=tuple(there))
 
-    def check(self, sample: "Sample") -> None:
+    def check(self, *, ahead: int, delays: Sequence[int] | None) -> None:
         """See that it can be compared with on texts.
 
         Args:
-            sample: What of them is measured.
+            ahead: Tokens after each anchor.
+            delays: Tokens decoded before the latents arrive; none is what the run learned with.
 
         Raises:
             ValueError: texts have no questions to think about, or are too few tokens to ask for
@@ -79,16 +80,16 @@ class Against:
                 "have none: add --problems all, or leave it out"
             )
         for every in self.every:
-            if 0 not in sample.delays:
-                late = ",".join(map(str, sample.delays))
+            if delays is not None and 0 not in delays:
+                late = ",".join(map(str, delays))
                 raise ValueError(
                     f"against 'every:{every}' is for latents that arrive at once, and the delay is "
                     f"{late}: say --delay 0, or leave it out"
                 )
-            if every >= sample.ahead:
+            if every >= ahead:
                 raise ValueError(
                     f"against 'every:{every}' asks again after {every} tokens, and "
-                    f"{sample.ahead} are measured: name fewer, or give a larger --ahead"
+                    f"{ahead} are measured: name fewer, or give a larger --ahead"
                 )
 
 

@@ -35,13 +35,7 @@ def show(result: dict[str, Any], run: str, base: str) -> None:
     say(console, verdict(result))
     if result["gate"]:
         say(console, gate_sentence(result["gate"]))
-    if "delays" in result:
-        rows = {name: each["change_percent"]["latents"] for name, each in result["delays"].items()}
-        say(console, "Change with latents that arrive some tokens late:", style="italic")
-        for table in compact("late by", rows):
-            console.print(table)
-    if "domains" in result:
-        _show_domains(console, result["domains"])
+    _show_delays_and_domains(console, result)
     _say_settings(console, result)
     counts = ", ".join(f"{name} {count:,}" for name, count in result["parameters"].items())
     prints = ", ".join(f"{name} {value}" for name, value in result["fingerprints"].items())
@@ -81,6 +75,12 @@ def show_together(results: Sequence[dict[str, Any]], runs: Sequence[str], base: 
     say(console, caption(results[0]), style="dim italic")
     for run, result in zip(runs, results, strict=True):
         say(console, f"{run}: {verdict(result)}")
+        _show_delays_and_domains(console, result)
+    if any(len(result["change_percent"]) > 1 or result["gate"] for result in results):
+        hint = (
+            "What else each run was compared with, and its gate: --json, or -o FOLDER for a report."
+        )
+        say(console, hint, style="dim italic")
 
 
 def say(console: "Console", text: str, *, style: str = "") -> None:
@@ -124,6 +124,17 @@ def gate_sentence(gate: dict[str, Any]) -> str:
             f"({gain['low']:.0f}…{gain['high']:.0f}) of the gain {words}."
         )
     return " ".join(["Gate:", sentences[0], sentences[1][:1].upper() + sentences[1][1:]])
+
+
+def _show_delays_and_domains(console: "Console", result: dict[str, Any]) -> None:
+    """Show the change at each delay and in each domain, where there are several."""
+    if "delays" in result:
+        rows = {name: each["change_percent"]["latents"] for name, each in result["delays"].items()}
+        say(console, "Change with latents that arrive some tokens late:", style="italic")
+        for table in compact("late by", rows):
+            console.print(table)
+    if "domains" in result:
+        _show_domains(console, result["domains"])
 
 
 def _show_domains(console: "Console", domains: dict[str, Any]) -> None:

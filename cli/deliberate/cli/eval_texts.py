@@ -91,60 +91,36 @@ def texts_named(said: Mapping[str, Any], *, against: Against, run: str, examples
     """The texts that options name.
 
     Args:
-        said: The command's parameters.
+        said: The command's parameters, which `eval_checks` has seen.
         against: What latents are compared with.
         run: Whose delay it is where none is named.
         examples: Whether the result quotes texts.
 
     Raises:
-        ValueError: one of them is out of range, or two do not go together.
+        ValueError: one of them is out of range, or `against` is not for the run's own delay.
     """
     from deliberate.eval import Sample
 
-    if said["data"] == "":
-        raise ValueError("--data is empty: name held-out texts, or leave it out")
     sample = Sample(
         texts=TEXTS if said["texts"] is None else said["texts"],
-        anchors=_anchors(said["anchors"], every_token=said["every_token"]),
+        anchors=None if said["every_token"] else said["anchors"] or ANCHORS,
         ahead=said["ahead"],
         length=said["length"],
         delays=_own_delay(run) if said["delay"] is None else delays(said["delay"]),
         seed=said["seed"],
     )
     if not against.lenient:
-        against.check(sample)
+        against.check(ahead=sample.ahead, delays=sample.delays)
     return Texts(
         against=against.fitting(sample),
         sample=sample,
         data=said["data"],
-        skip_bad=_skips_bad(said),
+        skip_bad=said["skip_bad"],
         field=said["field"],
         pairs=_pairs(said),
         domain=said["domain"],
         examples=examples,
     )
-
-
-def _skips_bad(said: Mapping[str, Any]) -> bool:
-    """Whether files that cannot be read are left out.
-
-    Raises:
-        ValueError: there is no --data for that.
-    """
-    if said["skip_bad"] and said["data"] is None:
-        raise ValueError("--skip-bad is for files of --data, and none is named: leave it out")
-    return said["skip_bad"]
-
-
-def _anchors(anchors: int | None, *, every_token: bool) -> int | None:
-    """How many in each passage; none is after every token.
-
-    Raises:
-        ValueError: both are asked for.
-    """
-    if anchors is not None and every_token:
-        raise ValueError(f"--every-token and --anchors {anchors} exclude each other: leave out one")
-    return None if every_token else ANCHORS if anchors is None else anchors
 
 
 def _own_delay(run: str) -> tuple[int, ...]:
@@ -159,21 +135,11 @@ def _pairs(said: Mapping[str, Any]) -> "PairFormat | None":
     """The columns of questions and answers, if they are named.
 
     Raises:
-        ValueError: one is named without the other, or with the column of texts.
+        ValueError: they are one column, or the template has no place for a question.
     """
     from deliberate.core.pairs import PairFormat
 
-    stated = {name: said[name] for name in ("question", "answer", "template", "separator")}
-    named = [name for name, value in stated.items() if value is not None]
-    if not named:
-        return None
-    if not {"question", "answer"} <= {*named} or said["field"] is not None:
-        odd = ", ".join(f"--{name}" for name in [*named, *(["field"] if said["field"] else [])])
-        raise ValueError(
-            f"--question and --answer go together, and without --field, got {odd}: name both "
-            "columns, or leave out what goes with them"
-        )
-    return PairFormat.of(stated)
+    return PairFormat.of(said)
 
 
 def _state(data: str | None) -> list[Any] | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from deliberate.cli.devices import AUTO
 from deliberate.cli.options import Dtype
 from deliberate.cli.terminal import PATIENCE
 
@@ -25,7 +26,7 @@ def chosen_device(name: str, *, hint: str = "--device") -> "torch.device":
     """
     import torch
 
-    if name == "auto":
+    if name == AUTO:
         own = os.environ.get("LOCAL_RANK", "")
         cuda = f"cuda:{own}" if own.isdecimal() else "cuda"
         name = cuda if torch.cuda.is_available() else "cpu"

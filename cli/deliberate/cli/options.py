@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from deliberate.cli.devices import check_device
+
 EMBEDDED = "nano"
 """Name of the base and the coprocessor that ship inside the package."""
 
@@ -55,6 +57,7 @@ Device = Annotated[
     typer.Option(
         "--device",
         metavar="DEVICE",
+        callback=check_device,
         help="`cpu`, `cuda`, `cuda:1`, …; `auto` is cuda where there is one.",
     ),
 ]

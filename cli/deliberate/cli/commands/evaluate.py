@@ -12,11 +12,13 @@ import typer
 
 from deliberate.cli import bench_options, eval_options, options
 from deliberate.cli.bench import Asked, run_bench
+from deliberate.cli.eval_against import Against
+from deliberate.cli.eval_checks import check_runs, check_texts
 from deliberate.cli.eval_cost import Costs, costs_named
 from deliberate.cli.eval_kept import Kept, Place, alone, place, tried, write_file
 from deliberate.cli.eval_problems import Problems, problems_named
 from deliberate.cli.eval_subjects import compared, load_subjects
-from deliberate.cli.eval_suites import Suite, settled
+from deliberate.cli.eval_suites import settled
 from deliberate.cli.eval_tasks import (
     BENCH,
     COST,
@@ -59,7 +61,7 @@ def evaluate(
     texts: eval_options.Texts = None,
     anchors: eval_options.Anchors = None,
     every_token: eval_options.EveryToken = False,
-    ahead: Annotated[int, typer.Option(help="Tokens after each anchor.")] = 32,
+    ahead: Annotated[int, typer.Option(help="Tokens measured after each anchor.")] = 32,
     length: eval_options.Length = None,
     output: eval_options.Report = None,
     resume: eval_options.Resume = False,
@@ -82,7 +84,9 @@ def evaluate(
     run_generated_code: bench_options.RunGeneratedCode = False,
     batch: bench_options.Batch = None,
 ) -> None:
-    """Measure perplexity at tokens 1, 2, 4, 8, 16 and 32 after anchors in held-out text.
+    """Measure perplexity at tokens 1, 2, 4, 8, 16, 32 and 64 after anchors in held-out text.
+
+    As far as --ahead goes.
 
     Compares the base alone, the coprocessor's latents, and what --against names: latents that are
     not the right ones, and trained baselines. Each change comes with a 95 % interval from
@@ -97,9 +101,12 @@ def evaluate(
     """
     wanted = _wanted(context.params)
     check_options(context, wanted)
+    runs, said = [run, *(others or [])], settled(context, suite)
     with configuring():
-        check_values(context.params)
-    runs = [run, *(others or [])]
+        check_values(said)
+        check_texts(wanted, said)
+        versus = compared(runs, said["against"], said["soft"], suite)
+        check_runs(runs, versus.baselines.values())
 
     def load() -> "Base":
         return _load_base(run, base, device, dtype)
@@ -112,7 +119,7 @@ def evaluate(
         return
     where = place(output, runs, wanted, force=force, resume=resume)
     with configuring():
-        tasks = _tasks(wanted, runs, settled(context, suite), suite, where)
+        tasks = _tasks(wanted, runs, said, versus, where)
     model = load()
     with alone(where.folder):
         results, unkept = _measured(tasks, runs, model, where, typed=context.obj)
@@ -157,7 +164,7 @@ def _tasks(
     wanted: Sequence[str],
     runs: Sequence[str],
     said: Mapping[str, Any],
-    suite: Suite | None,
+    against: Against,
     where: Place,
 ) -> list[Task]:
     """The tasks, as the command's parameters have them.
@@ -165,10 +172,9 @@ def _tasks(
     Raises:
         ValueError: one of them is out of range.
     """
-    against = compared(runs, said["against"], said["soft"], suite)
     # A suite takes what is for texts to texts, and what is for questions to questions.
-    for_texts = replace(against, chains=()) if suite else against
-    for_problems = replace(against, every=()) if suite else against
+    for_texts = replace(against, chains=()) if PROBLEMS in wanted else against
+    for_problems = replace(against, every=()) if PERPLEXITY in wanted else against
     tasks: list[Task] = []
     if PERPLEXITY in wanted:
         tasks.append(

@@ -1,6 +1,7 @@
 """Each question's outcome as a line of JSON, so that runs can be compared later.
 
 answers of base and latents --> NAME.jsonl --two of them--> the same questions? then McNemar
+                        a folder of these --each set that both have--^
 """
 
 import json
@@ -12,7 +13,11 @@ from typing import Any
 from deliberate.core import plain_file, plain_json
 from deliberate.core.atomic import write_bytes
 from deliberate.core.errors import DeliberateError
+from deliberate.eval.bench.benchmarks import BENCHMARKS, RESULTS
 from deliberate.eval.bench.mcnemar import McNemar, mcnemar
+
+BESIDE = (RESULTS, "results.json")
+"""Files that say what the records beside them came to."""
 
 CONDITIONS = ("base", "latents")
 """Who answered."""
@@ -71,6 +76,58 @@ def read(path: Path) -> list[Record]:
     if not records:
         raise DeliberateError(f"{str(path)!r} holds no records: name another file")
     return records
+
+
+def shared(first: Path, second: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
+    """The files of records to be compared.
+
+    Args:
+        first: A file of records, a folder of them, or a file of `BESIDE` in such a folder.
+        second: Another.
+
+    Returns:
+        Pairs by benchmark, or by "" if both are files, whatever they are called; and the benchmarks
+        that only one of the two has.
+
+    Raises:
+        DeliberateError: one of them has no records, or they have no benchmark in common.
+        OSError: there is nothing of that name.
+    """
+    one, two = _sets(first), _sets(second)
+    if isinstance(one, Path) and isinstance(two, Path):
+        return {"": (one, two)}, []
+    one, two = ({each.stem: each} if isinstance(each, Path) else each for each in (one, two))
+    both = {name: (one[name], two[name]) for name in one if name in two}
+    if not both:
+        raise DeliberateError(
+            f"{str(first)!r} has records of {', '.join(one)} and {str(second)!r} of "
+            f"{', '.join(two)}: compare two that have a benchmark in common"
+        )
+    return both, [name for name in {**one, **two} if name not in both]
+
+
+def _sets(path: Path) -> Path | dict[str, Path]:
+    """A file of records, or those of a folder by benchmark.
+
+    Raises:
+        DeliberateError: there are none.
+        OSError: there is nothing of that name.
+    """
+    path.stat()
+    if not path.is_dir() and path.suffix != ".json":
+        return path
+    if path.is_dir() or path.name in BESIDE:
+        folder = path if path.is_dir() else path.parent
+        for place in (folder, folder / "bench"):  # the second is a run's own
+            files = {name: place / f"{name}.jsonl" for name in BENCHMARKS}
+            found = {name: file for name, file in files.items() if file.is_file()}
+            if found:
+                return found
+    raise DeliberateError(
+        f"{str(path)!r} has no record of each question: `deliberate eval RUN --bench NAMES -o "
+        "FOLDER` writes them there as FOLDER/NAME.jsonl, and made problems are kept as sums alone: "
+        "name such a folder or file"
+    )
 
 
 def _content(path: Path) -> bytes:

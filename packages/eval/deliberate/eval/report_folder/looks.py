@@ -25,7 +25,9 @@ LATENTS = Look(colour="c0", mark="o", stroke="-", width=2.8)
 
 BASE = Look(colour="c1", mark="s", stroke="--", width=1.6)
 
-COLOURS = ("c2", "c3", "c4", "c5", "c6", "c7")
+COLOURS = ("c2", "c3", "c4", "c5", "c6", "c7", "c8", "c9", "c10", "c11")
+"""One for each condition that a plot may have beside the base and the latents."""
+
 MARKS = ("^", "D", "v", "P", "X", "*", "<", "h", ">")
 STROKES: tuple[Stroke, ...] = (
     (0, (6, 2, 1, 2)),
@@ -38,8 +40,9 @@ STROKES: tuple[Stroke, ...] = (
 
 LIGHT = {
     "ink": "#1f2328", "muted": "#59636e", "rule": "#d5d9de",
-    "c0": "#2f4fb5", "c1": "#59636e", "c2": "#b5460f", "c3": "#17743a",
-    "c4": "#8a2fc9", "c5": "#8f6400", "c6": "#0b6f85", "c7": "#b3206b",
+    "c0": "#2f4fb5", "c1": "#59636e", "c2": "#c15627", "c3": "#165d1b",
+    "c4": "#72009d", "c5": "#7c7903", "c6": "#1c4159", "c7": "#bb0a71",
+    "c8": "#4c0039", "c9": "#013305", "c10": "#7a2a01", "c11": "#9a4cda",
 }  # fmt: skip
 """Colours by name, on white; the page has them as variables, and others for the dark."""
 

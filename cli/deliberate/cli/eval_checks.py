@@ -1,0 +1,117 @@
+"""What arguments of `deliberate eval` say together, checked before anything heavy is imported.
+
+parameters --one that excludes another, or a run that is nowhere--> one sentence
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from deliberate.cli.eval_against import parsed
+from deliberate.cli.eval_names import EMBEDDED_RUNS, delays
+from deliberate.cli.eval_tasks import PERPLEXITY, PROBLEMS
+
+_MAYBE_HUB_ID = re.compile(r"(hf://(models/)?)?[^/@]+/[^/@]+(@.*)?", re.DOTALL)
+"""Every id of the Hub's, and more; `deliberate.core.hub_id` tells them apart."""
+
+
+def check_runs(runs: Sequence[str], baselines: Iterable[str]) -> None:
+    """See that each run is named once, and that it and each baseline may be found.
+
+    Args:
+        runs: What is measured.
+        baselines: What it is compared with.
+
+    Raises:
+        OSError: a run is neither here nor can it be on the Hub.
+        ValueError: a run is named twice.
+    """
+    places: set[str | Path] = set()
+    for run in runs:
+        place = run if run in EMBEDDED_RUNS else Path(run).resolve()
+        if place in places:
+            raise ValueError(f"{run!r} is named twice: name each run once")
+        places.add(place)
+    for run in (*runs, *baselines):
+        _check_there(run)
+
+
+def _check_there(run: str) -> None:
+    """See that a run's name is of a folder, or of one that the Hub may have.
+
+    Raises:
+        FileNotFoundError: it is not.
+        NotADirectoryError: it is a file's.
+    """
+    if run in EMBEDDED_RUNS:
+        return
+    if run and Path(run).is_file():
+        raise NotADirectoryError(
+            f"{run!r} is a file and not a coprocessor's folder: name the folder"
+        )
+    if not (run and Path(run).is_dir()) and not _MAYBE_HUB_ID.fullmatch(run):
+        raise FileNotFoundError(
+            f"no coprocessor at {run!r:.200}: it is neither a folder nor a Hub id like 'user/repo' "
+            "or 'user/repo@revision'"
+        )
+
+
+def check_texts(wanted: Sequence[str], said: Mapping[str, Any]) -> None:
+    """See that options for texts go together, where texts are measured.
+
+    Args:
+        wanted: Names of the tasks.
+        said: The command's parameters, with the values of a suite.
+
+    Raises:
+        ValueError: two do not.
+    """
+    if PERPLEXITY not in wanted:
+        return
+    if said["data"] == "":
+        raise ValueError("--data is empty: name held-out texts, or leave it out")
+    if said["skip_bad"] and said["data"] is None:
+        raise ValueError("--skip-bad is for files of --data, and none is named: leave it out")
+    if said["anchors"] is not None and said["every_token"]:
+        raise ValueError(
+            f"--every-token and --anchors {said['anchors']} exclude each other: leave out one"
+        )
+    _check_columns(said)
+    late = None if said["delay"] is None else delays(said["delay"])
+    _check_length(said["length"], said["ahead"], max(late or (0,)))
+    if said["against"] is not None:
+        against = parsed(said["against"])
+        if PROBLEMS in wanted:  # which chains of thought are for
+            against = replace(against, chains=())
+        against.check(ahead=said["ahead"], delays=late)
+
+
+def _check_columns(said: Mapping[str, Any]) -> None:
+    """See that columns of questions and answers are named together.
+
+    Raises:
+        ValueError: they are not, or beside the column of texts.
+    """
+    named = [
+        name for name in ("question", "answer", "template", "separator") if said[name] is not None
+    ]
+    if named and (not {"question", "answer"} <= {*named} or said["field"] is not None):
+        odd = ", ".join(f"--{name}" for name in [*named, *(["field"] if said["field"] else [])])
+        raise ValueError(
+            f"--question and --answer go together, and without --field, got {odd}: name both "
+            "columns, or leave out what goes with them"
+        )
+
+
+def _check_length(length: int | None, ahead: int, late: int) -> None:
+    """See that a passage has room for more than one anchor, as `Sample` does again.
+
+    Raises:
+        ValueError: it has not.
+    """
+    least = ahead + late + 2
+    if length is not None and length < least:
+        plus = " + delay" if late else ""
+        raise ValueError(f"length must be at least ahead{plus} + 2 = {least}, got {length}")
