@@ -37,6 +37,15 @@ def waited_for(server, at):
     assert server.complete(f"waited {at}", deliberate="wait")["deliberate"]["latents"] == "used"
 
 
+def several_waited_for(server, at):
+    server.complete([f"one of {at}", f"two of {at}"], deliberate="wait")
+
+
+def one_of_several_refused(server, at):
+    body = {"prompt": [f"refused {at}", "x" * 10_000], "deliberate": "wait"}
+    assert server.post("/v1/completions", **body).status_code == 400
+
+
 def thought_over_meanwhile(server, at):
     server.complete(f"meanwhile {at}", deliberate="auto")
 
@@ -66,6 +75,8 @@ def compared(server, at):
 ALL = [
     plain,
     waited_for,
+    several_waited_for,
+    one_of_several_refused,
     thought_over_meanwhile,
     streamed,
     after_a_kept_cache,

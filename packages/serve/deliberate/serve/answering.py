@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from torch import Tensor
 
 from deliberate.core.generate import Sampling
-from deliberate.serve.connection import EventStream, unless_gone
+from deliberate.serve.connection import EventStream, side_by_side, unless_gone
 from deliberate.serve.decoding import Row, decode, usage
 from deliberate.serve.deliberation import Deliberation
 from deliberate.serve.engine import Piece
@@ -183,7 +183,7 @@ class _Answer:
                     yield row, piece
 
     async def _begin(self, deadline: float) -> None:
-        """Read the prompts.
+        """Read the prompts, which wait for their latents side by side.
 
         Raises:
             ApiError: 400: a prompt is none; 504: the time was over; or what `Deliberation.start`
@@ -191,16 +191,19 @@ class _Answer:
         """
         wanted, metrics = self._wanted, self._service.metrics
         async with within(deadline, "its prompt was read"):
-            for prompt in await self._service.blocking(wanted.prompts):
-                start = await self._deliberation.start(
+            prompts = await self._service.blocking(wanted.prompts)
+            self._starts += await side_by_side(
+                self._deliberation.start(
                     prompt,
                     wanted.asked.deliberate or "auto",
                     named=wanted.asked.cache,
                     whole=wanted.whole,
                 )
-                self._starts.append(start)
-                metrics.prompt_tokens.inc(start.tokens)
-                metrics.cached_tokens.inc(start.cached)
+                for prompt in prompts
+            )
+        for start in self._starts:
+            metrics.prompt_tokens.inc(start.tokens)
+            metrics.cached_tokens.inc(start.cached)
         copies = [start for start in self._starts for _ in range(wanted.asked.n or 1)]
         seed = secrets.randbelow(_SEEDS) if wanted.asked.seed is None else wanted.asked.seed
         self._rows += [

@@ -1,13 +1,14 @@
 """A client's connection: work ends when it is closed, and streams are told as events.
 
 work --unless_gone--> its result, or cancelled
+works --side_by_side--> their results, or all cancelled
 events --EventStream--> `data: {…}` lines, then `data: [DONE]`
 """
 
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from fastapi import Response
@@ -45,6 +46,22 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Re
         # A failure holds this frame, and the task that failure: a reference cycle around all that
         # the work was done with.
         del task, gone
+
+
+async def side_by_side(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Do several works at once; the first one to fail cancels the others, and its error is raised.
+
+    Returns:
+        Their results, in the works' order.
+    """
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        del task, tasks  # as above
 
 
 async def _gone(receive: Receive) -> None:
