@@ -11,8 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import torch
 
-from deliberate.serve.vllm_engine import SCALES_ITSELF
-
 
 class Vllm(ThreadingHTTPServer):
     """Decodes greedily what it is asked, as vLLM documents it, or fails as it is told."""
@@ -29,14 +27,13 @@ class Vllm(ThreadingHTTPServer):
 
     def embeds(self, asked) -> torch.Tensor:
         weights = self.base.trunk.get_input_embeddings().weight
-        scale = self.base.hidden**0.5 if self.base.model.config.model_type in SCALES_ITSELF else 1
         if "prompt" in asked:
             return self.base.embed(torch.tensor(asked["prompt"]))
         content = base64.b64decode(asked["prompt_embeds"], validate=True)
         embeds = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         assert embeds.dtype == weights.dtype
         assert embeds.shape[1:] == weights.shape[1:]
-        return embeds * scale
+        return embeds
 
 
 class _Answers(BaseHTTPRequestHandler):

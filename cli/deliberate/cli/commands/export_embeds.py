@@ -29,7 +29,7 @@ def export_embeds(
         typer.Option(
             "--unscaled",
             help="For a program that multiplies what it is given by the scale of the embedding "
-            "layer, as vLLM does for Gemma 2.",
+            "layer, as vLLM before 0.18 does for Gemma 1 and 2.",
         ),
     ] = False,
     base: options.ImpliedBaseName = None,

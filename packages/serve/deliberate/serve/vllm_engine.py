@@ -27,10 +27,6 @@ from deliberate.serve.vllm_wire import RemoteError, Told, body, checked_url, con
 
 logger = logging.getLogger(__name__)
 
-SCALES_ITSELF = {"gemma", "gemma2"}
-"""Architectures whose embeddings vLLM multiplies by the root of the hidden size, given ones too,
-while transformers does so in the embedding layer alone."""
-
 
 class VllmEngine(Engine):
     """An engine whose answers another server decodes as long as it can."""
@@ -59,7 +55,6 @@ class VllmEngine(Engine):
             ValueError: the address is none.
         """
         self._url, self._model, self._patience, self._key = checked_url(url), model, patience, key
-        self._unscaled = base.model.config.model_type in SCALES_ITSELF
         self._remote: set[threading.Thread] = set()
         self._rows_there: set[Row] = set()
         self._ended = False
@@ -170,7 +165,7 @@ class VllmEngine(Engine):
         if cache.latents is None:
             return cache.token_ids.tolist()
         with self.lock:
-            return input_embeds(self.base, cache, unscaled=self._unscaled)
+            return input_embeds(self.base, cache)
 
     def _token(self, told: Told, logprobs: int) -> Token:
         def decode(number: int) -> str:
