@@ -16,7 +16,7 @@ from deliberate.serve.limits import within
 from deliberate.serve.prompts import conversation, text_tokens
 from deliberate.serve.refusals import ApiError
 from deliberate.serve.service import Service
-from deliberate.serve.store_errors import OfflineWorkError
+from deliberate.serve.store_errors import NoSuchCacheError, OfflineWorkError
 from deliberate.serve.wire import CacheRequest, parse
 
 _MOST_TOLD = 1000
@@ -47,7 +47,7 @@ def caches(service: Service, deliberation: Deliberation) -> APIRouter:
     @router.get("/v1/caches")
     async def every(limit: str = "100", after: str = "") -> dict[str, Any]:
         most = _limit(limit)
-        entries = await service.blocking(service.store.entries, most + 1, after=after)
+        entries = await service.blocking(_listed, service, most + 1, after)
         usage = service.store.usage
         return {
             "object": "list",
@@ -76,6 +76,24 @@ def caches(service: Service, deliberation: Deliberation) -> APIRouter:
         return {"id": name, "object": "cache.deleted", "deleted": True}
 
     return router
+
+
+def _listed(service: Service, most: int, after: str) -> list[Entry]:
+    """Caches that follow one.
+
+    Raises:
+        ApiError: 400: that one is not there, and nobody knows which would follow it.
+    """
+    try:
+        return service.store.entries(most, after=after)
+    except NoSuchCacheError as error:
+        raise ApiError(
+            400,
+            f"there is no cache {after[:64]!r}, or none any more, to list others after: begin "
+            "again without 'after'",
+            param="after",
+            code="cache_not_found",
+        ) from error
 
 
 def _limit(limit: str) -> int:

@@ -161,7 +161,8 @@ class Deliberation:
             entry = store.entry(name)
         except (OSError, DeliberateError) as error:
             log("cache not stored", level=logging.ERROR, reason=short(error))
-            outcome.latents, outcome.reason = "failed", "the cache cannot be stored"
+            outcome.latents = "failed"
+            outcome.reason = f"the cache cannot be stored: {short(error)}"
             return
         outcome.cache = name
         if entry.state == "failed":

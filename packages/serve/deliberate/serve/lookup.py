@@ -14,7 +14,7 @@ from deliberate.serve.logs import log
 from deliberate.serve.refusals import ApiError
 from deliberate.serve.served import placed
 from deliberate.serve.service import Service
-from deliberate.serve.store_errors import NoSuchCacheError
+from deliberate.serve.store_errors import NoSuchCacheError, OverBudgetError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +153,11 @@ class Lookup:
 
 
 def short(error: Exception) -> str:
-    """The kind of failure, without the path that its message may hold."""
-    return getattr(error, "strerror", None) or type(error).__name__
+    """What failed, without the path that a message may hold."""
+    if isinstance(error, OverBudgetError):
+        return str(error)
+    reasons = (getattr(each, "strerror", None) for each in (error, error.__cause__))
+    return next(filter(None, reasons), type(error).__name__)
 
 
 def _missing(name: str) -> str:

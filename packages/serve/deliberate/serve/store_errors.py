@@ -15,6 +15,10 @@ class StoreFullError(StoreError):
     """A store with no room for a cache, by its budget or on its disk; nothing of it was kept."""
 
 
+class OverBudgetError(StoreFullError):
+    """A cache that the disk budget has no room for; its message holds no path."""
+
+
 class NoSuchCacheError(StoreError, KeyError):
     """A cache that is not in the store, or is there no longer."""
 
