@@ -5,8 +5,9 @@ import os
 import re
 
 import pytest
+import torch
 
-from deliberate.core import Sampling, augment, extend, generate, load_base, prefill, tokenize
+from deliberate.core import Sampling, augment, extend, generate, load_base, prefill, save, tokenize
 from deliberate.serve.compare import texts
 
 DOCUMENT = "a document to be asked about. "
@@ -152,6 +153,22 @@ def test_a_cache_that_is_deleted_is_gone(start):
     assert server.complete(DOCUMENT)["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
 
 
+def test_a_cache_that_was_made_beforehand_is_not_deleted_and_its_file_is_named(
+    start, store_folder, served_base, refusal_of
+):
+    store_folder.mkdir()
+    [plain] = prefill(served_base, [torch.tensor([5, 6])])
+    for name in ("mine.st", "copy.st"):
+        save(plain, store_folder / name)
+    server = start()
+    [entry] = server.http.get(ADDRESS).json()["data"]
+    error = refusal_of(server.http.delete(f"{ADDRESS}/{entry['id']}"), 409)
+    assert "'mine.st'" in error["message"]
+    assert "'copy.st'" in error["message"]
+    assert str(store_folder) not in error["message"]
+    assert (store_folder / "mine.st").exists()
+
+
 def test_caches_are_there_again_after_a_restart(start, store_folder):
     first = start()
     _, found = kept(first, text=DOCUMENT, deliberate="wait")
@@ -242,19 +259,22 @@ def test_a_disk_that_is_full_is_told_by_the_system_s_words_without_a_path(
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "param", "what"),
     [
-        {},
-        {"text": ""},
-        {"text": "x", "messages": [{"role": "user", "content": "x"}]},
-        {"text": 5},
-        {"text": "x" * 300},
-        {"messages": []},
-        {"text": "x", "deliberate": "later"},
+        ({}, "text", "give either 'text' or 'messages'"),
+        ({"text": ""}, "text", "the text is empty"),
+        ({"text": "x", "messages": [{"role": "user", "content": "x"}]}, "text", "give either"),
+        ({"text": 5}, "text", "string"),
+        ({"text": "x" * 300}, "text", "the text has 300 tokens"),
+        ({"messages": [{"role": "user", "content": "x" * 300}]}, "messages", "the conversation"),
+        ({"messages": []}, "messages", "give at least one"),
+        ({"text": "x", "deliberate": "later"}, "deliberate", "'wait'"),
     ],
 )
-def test_what_is_no_text_is_refused(server, body):
-    server.refused(ADDRESS, 400, **body)
+def test_what_is_no_text_is_refused(server, body, param, what):
+    error = server.refused(ADDRESS, 400, **body)
+    assert error["param"] == param
+    assert what in error["message"]
 
 
 class TestCompare:
@@ -298,4 +318,4 @@ class TestCompare:
 
     @pytest.mark.parametrize("answer", ["", [], [999], None, "x" * 300])
     def test_an_answer_that_is_none_is_refused(self, server, answer):
-        server.refused("/v1/compare", 400, prompt="x", answer=answer)
+        assert server.refused("/v1/compare", 400, prompt="x", answer=answer)["param"] == "answer"

@@ -183,8 +183,10 @@ def test_a_prompt_of_ten_megabytes_is_refused_and_the_client_reads_why(server):
 def test_too_many_answers_are_refused_before_a_prompt_is_looked_into(server, monkeypatch):
     monkeypatch.delattr("deliberate.serve.prompts.encode")
     error = server.refused(COMPLETIONS, 400, prompt=["a", "b"], n=9)
-    assert "18 answers" in error["message"]
+    assert error["message"].startswith("2 prompts with n=9 would have 18 answers")
     assert "at most 16" in error["message"]
+    error = server.refused(COMPLETIONS, 400, prompt="a", n=10000)
+    assert error["message"].startswith("1 prompt with n=10000 would have 10000 answers")
     assert "17 answers" in server.refused(COMPLETIONS, 400, prompt=[[1]] * 17)["message"]
 
 

@@ -38,7 +38,8 @@ def caches(service: Service, deliberation: Deliberation) -> APIRouter:
             deadline = service.deadline()
             async with service.admission.admitted(deadline), within(deadline, "its text was read"):
                 tokens = await service.blocking(_tokens, service.base, asked)
-                return await deliberation.keep(tokens, asked.deliberate or "auto")
+                field = "text" if asked.messages is None else "messages"
+                return await deliberation.keep(tokens, asked.deliberate or "auto", field=field)
 
         name, new, outcome = await unless_gone(request.receive, kept())
         shown = _shown(deliberation.lookup.entry(name)) | {"deliberate": outcome.to_dict()}
@@ -70,8 +71,8 @@ def caches(service: Service, deliberation: Deliberation) -> APIRouter:
         except OfflineWorkError as error:
             raise ApiError(
                 409,
-                f"cache {name!r} was made beforehand and not by this server: remove its file in "
-                "the store's folder",
+                f"cache {name!r} was made beforehand and not by this server: remove "
+                f"{error.names} from the store's folder",
             ) from error
         return {"id": name, "object": "cache.deleted", "deleted": True}
 
@@ -112,7 +113,7 @@ def _limit(limit: str) -> int:
 def _tokens(base: Base, asked: CacheRequest) -> Tensor:
     if asked.messages is not None:
         return conversation(base, asked.messages, asks=False)
-    return text_tokens(base, asked.text or "", further=False)
+    return text_tokens(base, asked.text or "", further=False, field="text")
 
 
 def _shown(entry: Entry) -> dict[str, Any]:

@@ -181,12 +181,9 @@ class Shelf:
         Raises:
             OfflineWorkError: the store found one and did not write it.
         """
-        for source in item.sources:
-            if source.path not in self.own:
-                raise OfflineWorkError(
-                    f"cache {item.id!r} is in {str(source.path)!r}, which this server did not "
-                    "write: remove that file yourself"
-                )
+        found = [source.path for source in item.sources if source.path not in self.own]
+        if found:
+            raise OfflineWorkError(item.id, found)
         for source in list(item.sources):
             self.remove(source.path)
 
