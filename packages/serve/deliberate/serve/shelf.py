@@ -53,6 +53,11 @@ class Shelf:
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir()
 
+    @property
+    def unfit(self) -> int:
+        """Files that are not served, here or set aside."""
+        return len(self._refused) + self.rejects.aside
+
     def listed(self) -> dict[Path, Identity]:
         """The cache files in the folder."""
         there = {}
@@ -190,6 +195,7 @@ class Shelf:
     def remove(self, path: Path) -> None:
         """Delete a file of the store's own."""
         path.unlink(missing_ok=True)
+        self._refused.pop(path, None)  # of another base
         self._forget(path)
 
     def lose(self, path: Path, reason: str) -> None:

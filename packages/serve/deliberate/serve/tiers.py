@@ -112,7 +112,7 @@ class Tiers:
             disk_bytes=self._shelf.own.used,
             memory_bytes=self._memory.used,
             evicted=self._shelf.evicted,
-            refused=self._shelf.rejects.count,
+            unfit=self._shelf.unfit,
         )
 
     def _attempt(self, item: Item, source: Source) -> Cache | None:
