@@ -61,7 +61,9 @@ def test_a_file_damaged_under_the_server_is_set_aside_and_reported_and_not_serve
     assert store.find([0, 5, 6])[0] == shorter
     assert store.put(read(0, 5, 6)) == cache_id
     assert same(store.get(cache_id), read(0, 5, 6))
-    assert store.usage.refused == 1
+    assert store.usage.unfit == 1  # set aside
+    report.aside.unlink()
+    assert store.usage.unfit == 0
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -95,12 +97,20 @@ def test_a_damaged_file_that_the_store_did_not_write_is_reported_once_and_left(
     assert store.find([0, 5]) is None
     assert [(report.path, report.aside) for report in store.reports] == [(path, None)]
     store.refresh()
-    assert store.usage.refused == 1
+    assert store.usage.unfit == 1
     assert path.read_bytes() == content
     # It was half-way through being copied: now it is whole.
     save(read(0, 5), path)
     store.refresh()
     assert same(store.find([0, 5])[1], read(0, 5))
+    assert store.usage.unfit == 0
+    damage(path)
+    store.refresh()
+    assert store.find([0, 5]) is None
+    assert store.usage.unfit == 1
+    path.unlink()
+    store.refresh()
+    assert store.usage.unfit == 0
 
 
 def test_files_of_other_bases_and_dtypes_are_reported_and_left(open_store, folder, read, llama):
@@ -164,6 +174,7 @@ def test_a_file_deleted_under_the_server_is_noticed(open_store, read, memory):
     store.refresh()
     assert not store.entries()
     assert ["deleted" in report.reason for report in store.reports] == [True, True]
+    assert store.usage.unfit == 0
     assert store.usage.disk_bytes == 0
 
 

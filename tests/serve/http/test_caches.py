@@ -1,8 +1,13 @@
 """Texts that are thought over before anyone asks about them."""
 
-import pytest
+import errno
+import os
+import re
 
-from deliberate.core import Sampling, augment, extend, generate, load_base, prefill, tokenize
+import pytest
+import torch
+
+from deliberate.core import Sampling, augment, extend, generate, load_base, prefill, save, tokenize
 from deliberate.serve.compare import texts
 
 DOCUMENT = "a document to be asked about. "
@@ -148,6 +153,22 @@ def test_a_cache_that_is_deleted_is_gone(start):
     assert server.complete(DOCUMENT)["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
 
 
+def test_a_cache_that_was_made_beforehand_is_not_deleted_and_its_file_is_named(
+    start, store_folder, served_base, refusal_of
+):
+    store_folder.mkdir()
+    [plain] = prefill(served_base, [torch.tensor([5, 6])])
+    for name in ("mine.st", "copy.st"):
+        save(plain, store_folder / name)
+    server = start()
+    [entry] = server.http.get(ADDRESS).json()["data"]
+    error = refusal_of(server.http.delete(f"{ADDRESS}/{entry['id']}"), 409)
+    assert "'mine.st'" in error["message"]
+    assert "'copy.st'" in error["message"]
+    assert str(store_folder) not in error["message"]
+    assert (store_folder / "mine.st").exists()
+
+
 def test_caches_are_there_again_after_a_restart(start, store_folder):
     first = start()
     _, found = kept(first, text=DOCUMENT, deliberate="wait")
@@ -158,7 +179,7 @@ def test_caches_are_there_again_after_a_restart(start, store_folder):
     assert text_of(body) == after(first, DOCUMENT, "why", latents=True)
 
 
-def test_the_list_of_caches_comes_in_parts(start):
+def test_the_list_of_caches_comes_in_parts(start, refusal_of):
     server = start()
     ids = [kept(server, text=f"text {number}", deliberate="never")[1]["id"] for number in range(5)]
     kept(server, text="text 0", deliberate="wait")  # the last used
@@ -173,7 +194,12 @@ def test_the_list_of_caches_comes_in_parts(start):
     assert (first["data"], first["has_more"]) == (whole["data"][:2], True)
     rest = listed(limit=3, after=first["data"][-1]["id"])
     assert (rest["data"], rest["has_more"]) == (whole["data"][2:], False)
-    assert listed(after="gone")["data"] == []
+    gone = ids[1]
+    server.http.delete(f"{ADDRESS}/{gone}").raise_for_status()
+    error = refusal_of(server.http.get(ADDRESS, params={"after": gone}), 400)
+    assert repr(gone) in error["message"]
+    assert "begin again without 'after'" in error["message"]
+    assert (error["param"], error["code"]) == ("after", "cache_not_found")
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "1001", "x", "1.5", "", "9" * 5000])
@@ -201,10 +227,11 @@ def test_a_file_that_was_damaged_or_deleted_under_the_server_is_never_served(
     server.refused("/v1/completions", 404, prompt="why", cache=found["id"])
 
 
-def test_a_full_disk_costs_latents_and_no_answer(start, store_folder):
+def test_a_full_disk_costs_latents_and_no_answer(start):
     server = start(disk_bytes=1000)
     body = server.complete(DOCUMENT, deliberate="wait")
     assert body["deliberate"]["latents"] == "failed"
+    assert "does not fit" in body["deliberate"]["reason"]
     [done] = generate(
         server.base,
         prefill(server.base, [tokenize(server.base, DOCUMENT)]),
@@ -212,24 +239,42 @@ def test_a_full_disk_costs_latents_and_no_answer(start, store_folder):
     )
     assert text_of(body) == done.text
     error = server.refused(ADDRESS, 507, text=DOCUMENT)
-    assert "cannot be stored" in error["message"]
-    assert str(store_folder) not in error["message"]
+    assert re.fullmatch(
+        "the cache cannot be stored: a cache of [0-9]{4,} bytes does not fit into the store's "
+        r"1000 bytes: give it more \(--disk-budget\)",
+        error["message"],
+    )
+
+
+def test_a_disk_that_is_full_is_told_by_the_system_s_words_without_a_path(
+    start, store_folder, monkeypatch
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(store_folder))
+
+    server = start()
+    monkeypatch.setattr("deliberate.serve.store.save", full)
+    error = server.refused(ADDRESS, 507, text=DOCUMENT)
+    assert error["message"] == "the cache cannot be stored: No space left on device"
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "param", "what"),
     [
-        {},
-        {"text": ""},
-        {"text": "x", "messages": [{"role": "user", "content": "x"}]},
-        {"text": 5},
-        {"text": "x" * 300},
-        {"messages": []},
-        {"text": "x", "deliberate": "later"},
+        ({}, "text", "give either 'text' or 'messages'"),
+        ({"text": ""}, "text", "the text is empty"),
+        ({"text": "x", "messages": [{"role": "user", "content": "x"}]}, "text", "give either"),
+        ({"text": 5}, "text", "string"),
+        ({"text": "x" * 300}, "text", "the text has 300 tokens"),
+        ({"messages": [{"role": "user", "content": "x" * 300}]}, "messages", "the conversation"),
+        ({"messages": []}, "messages", "give at least one"),
+        ({"text": "x", "deliberate": "later"}, "deliberate", "'wait'"),
     ],
 )
-def test_what_is_no_text_is_refused(server, body):
-    server.refused(ADDRESS, 400, **body)
+def test_what_is_no_text_is_refused(server, body, param, what):
+    error = server.refused(ADDRESS, 400, **body)
+    assert error["param"] == param
+    assert what in error["message"]
 
 
 class TestCompare:
@@ -273,4 +318,4 @@ class TestCompare:
 
     @pytest.mark.parametrize("answer", ["", [], [999], None, "x" * 300])
     def test_an_answer_that_is_none_is_refused(self, server, answer):
-        server.refused("/v1/compare", 400, prompt="x", answer=answer)
+        assert server.refused("/v1/compare", 400, prompt="x", answer=answer)["param"] == "answer"

@@ -26,12 +26,12 @@ def alone(base, prompt, **sampling):
     return done
 
 
-def thought(base, coprocessor, prompt, after=""):
+def thought(base, coprocessor, prompt, after="", **sampling):
     """The answer from latents at the prompt's end, without any server."""
     [cache] = augment(base, coprocessor, prefill(base, [tokenize(base, prompt)]))
     if after:
         cache = extend(base, cache, tokenize(base, after, further=True))
-    [done] = generate(base, [cache], GREEDY)
+    [done] = generate(base, [cache], dataclasses.replace(GREEDY, **sampling))
     return done.text
 
 
@@ -227,9 +227,11 @@ class TestNoRoom:
         for _ in range(2):  # the second time, what was thought over is there
             outcome = outcome_of(body := server.complete(prompt, deliberate=mode))
             if outcome["latents"] == "used":
-                assert text_of(body) == thought(server.base, server.coprocessor, prompt)
+                room = left - len(server.coprocessor.soft_tokens)
+                expected = thought(server.base, server.coprocessor, prompt, max_tokens=room)
+                assert text_of(body) == expected
             elif outcome["latents"] != "late":
-                assert text_of(body) == alone(server.base, prompt).text
+                assert text_of(body) == alone(server.base, prompt, max_tokens=left).text
         if mode == "wait":
             assert outcome["latents"] == {1: "failed", 3: "skipped", 4: "used"}[left]
             assert left == 4 or "no room" in outcome["reason"]

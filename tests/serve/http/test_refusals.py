@@ -64,6 +64,39 @@ def test_a_wrong_value_is_refused_by_name_and_value(server, name, value):
 
 
 @pytest.mark.parametrize(
+    ("kind", "body", "what"),
+    [
+        (
+            CompletionRequest,
+            {"prompt": "x", "stop": list("abcde")},
+            "'stop' must be a text or at most 4, none of them empty, got ['a', 'b', 'c', 'd', 'e']",
+        ),
+        (
+            CompletionRequest,
+            {"prompt": "x", "stop": ""},
+            "'stop' must be a text or at most 4, none of them empty, got ''",
+        ),
+        (
+            CompletionRequest,
+            {"prompt": 5},
+            "'prompt' must be a text, a list of texts, a list of token ids, or a list of such "
+            "lists, got 5",
+        ),
+        (
+            CompareRequest,
+            {"prompt": "x", "answer": []},
+            "'answer' must be a text or a list of at least one token id, got []",
+        ),
+        (ChatRequest, {"messages": []}, "'messages' is an empty list: give at least one"),
+    ],
+)
+def test_a_field_of_many_kinds_is_told_its_rule(kind, body, what):
+    with pytest.raises(ApiError) as refused:
+        parse(kind, body)
+    assert str(refused.value) == what
+
+
+@pytest.mark.parametrize(
     ("kind", "body"),
     [
         (CompletionRequest, {"prompt": [1] * 1000 + ["a"] * 1000}),
@@ -150,8 +183,10 @@ def test_a_prompt_of_ten_megabytes_is_refused_and_the_client_reads_why(server):
 def test_too_many_answers_are_refused_before_a_prompt_is_looked_into(server, monkeypatch):
     monkeypatch.delattr("deliberate.serve.prompts.encode")
     error = server.refused(COMPLETIONS, 400, prompt=["a", "b"], n=9)
-    assert "18 answers" in error["message"]
+    assert error["message"].startswith("2 prompts with n=9 would have 18 answers")
     assert "at most 16" in error["message"]
+    error = server.refused(COMPLETIONS, 400, prompt="a", n=10000)
+    assert error["message"].startswith("1 prompt with n=10000 would have 10000 answers")
     assert "17 answers" in server.refused(COMPLETIONS, 400, prompt=[[1]] * 17)["message"]
 
 

@@ -54,6 +54,9 @@ class Wanted:
     whole: bool
     """Whether prompts repeat the text of the cache that is named."""
 
+    field: str
+    """Of the request, that holds the prompts."""
+
 
 class Form(ABC):
     """The shape of an address's responses."""
@@ -108,8 +111,8 @@ class Answering:
         if choices > most:
             raise ApiError(
                 400,
-                f"{wanted.count} prompts with n={wanted.asked.n or 1} ask for {choices} "
-                f"answers and this server gives at most {most} at once: ask for fewer",
+                f"{_prompts(wanted.count)} with n={wanted.asked.n or 1} would have {choices} "
+                f"answers, and this server gives at most {most} at once: ask for fewer",
                 param="n",
             )
 
@@ -198,6 +201,7 @@ class _Answer:
                     wanted.asked.deliberate or "auto",
                     named=wanted.asked.cache,
                     whole=wanted.whole,
+                    field=wanted.field,
                 )
                 for prompt in prompts
             )
@@ -227,14 +231,18 @@ class _Answer:
 
     def _sampling(self, start: Start, seed: int) -> Sampling:
         asked, most = self._wanted.asked, self._wanted.max_tokens
-        if most is None:
-            positions = self._service.base.positions
-            most = 2**31 if positions is None else positions - start.cache.next_position
+        positions = self._service.base.positions
+        # The last token is not read and needs no position, but clients count it to `max_model_len`.
+        room = 2**31 if positions is None else positions - start.cache.next_position
         temperature = 1.0 if asked.temperature is None else asked.temperature
         return Sampling(
-            max_tokens=max(1, most),
+            max_tokens=max(1, room if most is None else min(most, room)),
             temperature=temperature if temperature >= COLDEST else 0.0,
             top_p=1.0 if asked.top_p is None else asked.top_p,
             stop=asked.stops,
             seed=seed,
         )
+
+
+def _prompts(count: int) -> str:
+    return "1 prompt" if count == 1 else f"{count} prompts"

@@ -16,7 +16,7 @@ from deliberate.serve.limits import within
 from deliberate.serve.prompts import conversation, text_tokens
 from deliberate.serve.refusals import ApiError
 from deliberate.serve.service import Service
-from deliberate.serve.store_errors import OfflineWorkError
+from deliberate.serve.store_errors import NoSuchCacheError, OfflineWorkError
 from deliberate.serve.wire import CacheRequest, parse
 
 _MOST_TOLD = 1000
@@ -38,7 +38,8 @@ def caches(service: Service, deliberation: Deliberation) -> APIRouter:
             deadline = service.deadline()
             async with service.admission.admitted(deadline), within(deadline, "its text was read"):
                 tokens = await service.blocking(_tokens, service.base, asked)
-                return await deliberation.keep(tokens, asked.deliberate or "auto")
+                field = "text" if asked.messages is None else "messages"
+                return await deliberation.keep(tokens, asked.deliberate or "auto", field=field)
 
         name, new, outcome = await unless_gone(request.receive, kept())
         shown = _shown(deliberation.lookup.entry(name)) | {"deliberate": outcome.to_dict()}
@@ -47,7 +48,7 @@ def caches(service: Service, deliberation: Deliberation) -> APIRouter:
     @router.get("/v1/caches")
     async def every(limit: str = "100", after: str = "") -> dict[str, Any]:
         most = _limit(limit)
-        entries = await service.blocking(service.store.entries, most + 1, after=after)
+        entries = await service.blocking(_listed, service, most + 1, after)
         usage = service.store.usage
         return {
             "object": "list",
@@ -70,12 +71,30 @@ def caches(service: Service, deliberation: Deliberation) -> APIRouter:
         except OfflineWorkError as error:
             raise ApiError(
                 409,
-                f"cache {name!r} was made beforehand and not by this server: remove its file in "
-                "the store's folder",
+                f"cache {name!r} was made beforehand and not by this server: remove "
+                f"{error.names} from the store's folder",
             ) from error
         return {"id": name, "object": "cache.deleted", "deleted": True}
 
     return router
+
+
+def _listed(service: Service, most: int, after: str) -> list[Entry]:
+    """Caches that follow one.
+
+    Raises:
+        ApiError: 400: that one is not there, and nobody knows which would follow it.
+    """
+    try:
+        return service.store.entries(most, after=after)
+    except NoSuchCacheError as error:
+        raise ApiError(
+            400,
+            f"there is no cache {after[:64]!r}, or none any more, to list others after: begin "
+            "again without 'after'",
+            param="after",
+            code="cache_not_found",
+        ) from error
 
 
 def _limit(limit: str) -> int:
@@ -94,7 +113,7 @@ def _limit(limit: str) -> int:
 def _tokens(base: Base, asked: CacheRequest) -> Tensor:
     if asked.messages is not None:
         return conversation(base, asked.messages, asks=False)
-    return text_tokens(base, asked.text or "", further=False)
+    return text_tokens(base, asked.text or "", further=False, field="text")
 
 
 def _shown(entry: Entry) -> dict[str, Any]:

@@ -82,6 +82,7 @@ def chat(service: Service, answering: Answering) -> APIRouter:
             logprobs=(asked.top_logprobs or 0) if asked.logprobs else -1,
             max_tokens=asked.max_completion_tokens or asked.max_tokens,
             whole=True,
+            field="messages",
         )
         return await answering.answer(request, wanted, ChatForm())
 

@@ -129,7 +129,7 @@ class _Comparison:
         """
         base, asked = self._service.base, self._asked
         [prompt] = prompts(base, asked.prompt, further=asked.cache is not None)
-        [answer] = prompts(base, asked.answer, further=True)
+        [answer] = prompts(base, asked.answer, further=True, field="answer")
         if not len(answer):
             raise ApiError(400, "the answer is empty: give at least one character", param="answer")
         return prompt, answer

@@ -85,6 +85,7 @@ def completions(service: Service, answering: Answering) -> APIRouter:
             logprobs=-1 if asked.logprobs is None else asked.logprobs,
             max_tokens=asked.max_completion_tokens or asked.max_tokens or MAX_TOKENS,
             whole=False,
+            field="prompt",
         )
         return await answering.answer(request, wanted, CompletionForm())
 

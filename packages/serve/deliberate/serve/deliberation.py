@@ -42,7 +42,13 @@ class Deliberation:
         self._background: set[asyncio.Task[None]] = set()
 
     async def start(
-        self, token_ids: Tensor, mode: Mode, *, named: str | None = None, whole: bool = False
+        self,
+        token_ids: Tensor,
+        mode: Mode,
+        *,
+        named: str | None = None,
+        whole: bool = False,
+        field: str = "prompt",
     ) -> Start:
         """Read a prompt, from a stored beginning where there is one, and see to its latents.
 
@@ -51,14 +57,15 @@ class Deliberation:
             mode: What is wanted of latents.
             named: A stored cache.
             whole: Whether the prompt repeats the named cache's text.
+            field: Of the request, that holds the prompt.
 
         Raises:
             ApiError: 400 or 404: too long, empty, or no such cache.
         """
         if named is None:
-            found = await self.lookup.find(token_ids)
+            found = await self.lookup.find(token_ids, field=field)
         else:
-            found = await self.lookup.named(named, token_ids, whole=whole)
+            found = await self.lookup.named(named, token_ids, whole=whole, field=field)
         outcome = Outcome(mode=mode, cache=found.id)
         if mode == "never":
             outcome.latents = "never"
@@ -73,8 +80,13 @@ class Deliberation:
             return await self._of_named(found, named, outcome)
         return _begun(found, await self._plain(found), outcome)
 
-    async def keep(self, token_ids: Tensor, mode: Mode) -> tuple[str, bool, Outcome]:
+    async def keep(self, token_ids: Tensor, mode: Mode, *, field: str) -> tuple[str, bool, Outcome]:
         """Store the cache of a text, and have it thought over.
+
+        Args:
+            token_ids: The text.
+            mode: What is wanted of latents.
+            field: Of the request, that holds the text.
 
         Returns:
             Its id, whether it is new, and what became of its latents so far.
@@ -83,7 +95,7 @@ class Deliberation:
             ApiError: 400, 429 or 507: empty, too long, stored but too many wait to be thought
                 over, or it cannot be stored.
         """
-        found = await self.lookup.find(token_ids)
+        found = await self.lookup.find(token_ids, field=field)
         outcome = Outcome(mode=mode)
         new = found.id is None or len(found.rest) > 0
         plain = await self._plain(found)
@@ -161,7 +173,8 @@ class Deliberation:
             entry = store.entry(name)
         except (OSError, DeliberateError) as error:
             log("cache not stored", level=logging.ERROR, reason=short(error))
-            outcome.latents, outcome.reason = "failed", "the cache cannot be stored"
+            outcome.latents = "failed"
+            outcome.reason = f"the cache cannot be stored: {short(error)}"
             return
         outcome.cache = name
         if entry.state == "failed":

@@ -73,5 +73,5 @@ class Usage:
     evicted: int
     """Files removed to make room."""
 
-    refused: int
-    """Files found unfit, changed or gone."""
+    unfit: int
+    """Files that are there and not served, those set aside among them."""

@@ -14,7 +14,10 @@ from deliberate.serve.logs import log
 from deliberate.serve.refusals import ApiError
 from deliberate.serve.served import placed
 from deliberate.serve.service import Service
-from deliberate.serve.store_errors import NoSuchCacheError
+from deliberate.serve.store_errors import NoSuchCacheError, OverBudgetError
+
+_CALLED = {"prompt": "prompt", "text": "text", "messages": "conversation"}
+"""What the fields that hold a text are called in a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +50,12 @@ class Lookup:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    async def find(self, token_ids: Tensor) -> Found:
+    async def find(self, token_ids: Tensor, *, field: str) -> Found:
         """The longest stored beginning of a prompt; one that cannot be read counts as none.
+
+        Args:
+            token_ids: The prompt.
+            field: Of the request, that holds it.
 
         Raises:
             ApiError: 400: the prompt is empty, or longer than the base's positions.
@@ -57,18 +64,20 @@ class Lookup:
         match = await self._service.blocking(self._longest, token_ids)
         if match is None:
             lookups.labels("miss").inc()
-            return self._checked(Found(id=None, cache=None, rest=token_ids))
+            return self._checked(Found(id=None, cache=None, rest=token_ids), field)
         name, cache, tier = match
         lookups.labels(tier).inc()
-        return self._checked(Found(id=name, cache=cache, rest=token_ids[len(cache.token_ids) :]))
+        rest = token_ids[len(cache.token_ids) :]
+        return self._checked(Found(id=name, cache=cache, rest=rest), field)
 
-    async def named(self, name: str, token_ids: Tensor, *, whole: bool) -> Found:
+    async def named(self, name: str, token_ids: Tensor, *, whole: bool, field: str) -> Found:
         """The cache of that name and what follows it.
 
         Args:
             name: As the store gave it.
             token_ids: What follows; with `whole`, the cache's text and what follows.
             whole: Whether the cache's text is repeated.
+            field: Of the request, that holds what follows.
 
         Raises:
             ApiError: 400 or 404: there is none, or the text is another, empty or too long.
@@ -86,7 +95,7 @@ class Lookup:
                     param="cache",
                 )
             token_ids = token_ids[held:]
-        return self._checked(Found(id=name, cache=cache, rest=token_ids))
+        return self._checked(Found(id=name, cache=cache, rest=token_ids), field)
 
     def open(self, name: str) -> Cache:
         """A stored cache.
@@ -137,24 +146,28 @@ class Lookup:
         positions = self._service.base.positions
         return positions is None or cache.next_position + len(rest) < positions
 
-    def _checked(self, found: Found) -> Found:
+    def _checked(self, found: Found, field: str) -> Found:
         positions = self._service.base.positions
+        what = _CALLED[field]
         if not found.tokens:
-            raise ApiError(400, "the prompt is empty: give at least one character", param="prompt")
+            raise ApiError(400, f"the {what} is empty: give at least one character", param=field)
         if positions is not None and found.tokens >= positions:
             raise ApiError(
                 400,
-                f"the prompt has {found.tokens} tokens and {self._service.settings.name!r} reads "
+                f"the {what} has {found.tokens} tokens and {self._service.settings.name!r} reads "
                 f"at most {positions - 1} before its answer: shorten it",
-                param="prompt",
+                param=field,
                 code="context_length_exceeded",
             )
         return found
 
 
 def short(error: Exception) -> str:
-    """The kind of failure, without the path that its message may hold."""
-    return getattr(error, "strerror", None) or type(error).__name__
+    """What failed, without the path that a message may hold."""
+    if isinstance(error, OverBudgetError):
+        return str(error)
+    reasons = (getattr(each, "strerror", None) for each in (error, error.__cause__))
+    return next(filter(None, reasons), type(error).__name__)
 
 
 def _missing(name: str) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deliberate.serve.source import Identity
-from deliberate.serve.store_errors import StoreFullError
+from deliberate.serve.store_errors import OverBudgetError
 
 
 class OwnFiles:
@@ -98,7 +98,7 @@ class OwnFiles:
             replaced: Bytes of the file whose place is taken.
 
         Raises:
-            StoreFullError: what must stay leaves no room.
+            OverBudgetError: what must stay leaves no room.
         """
         excess = self.used + size - replaced - self.budget
         chosen = []
@@ -110,8 +110,13 @@ class OwnFiles:
                 excess -= held
         if excess > 0:
             stay = self.used - replaced - sum(self._sizes[path] for path in chosen)
-            raise StoreFullError(
-                f"a cache of {size} bytes does not fit: the store may take {self.budget} and "
-                f"{stay} are of caches in use; give the store more, or try again later"
+            used, later = (
+                (f", of which {stay} are of caches in use", ", or try again later")
+                if stay
+                else ("", "")
+            )
+            raise OverBudgetError(
+                f"a cache of {size} bytes does not fit into the store's {self.budget} bytes"
+                f"{used}: give it more (--disk-budget){later}"
             )
         return chosen

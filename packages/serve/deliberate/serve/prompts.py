@@ -11,28 +11,31 @@ from deliberate.serve.refusals import ApiError
 from deliberate.serve.wire import Message, Prompt
 
 
-def prompts(base: Base, prompt: Prompt | None, *, further: bool) -> list[Tensor]:
+def prompts(
+    base: Base, prompt: Prompt | None, *, further: bool, field: str = "prompt"
+) -> list[Tensor]:
     """Each prompt's tokens.
 
     Args:
         base: Whose tokens they are.
         prompt: A text, several, one prompt's tokens, or several prompts' tokens.
         further: They follow a stored cache: no start token, and they may be empty.
+        field: Of the request, that holds them.
 
     Raises:
         ApiError: 400: empty, not Unicode, or a number that is no token.
     """
     if prompt is None and not further:
-        raise ApiError(400, "'prompt' is missing", param="prompt", code="missing_parameter")
+        raise ApiError(400, f"{field!r} is missing", param=field, code="missing_parameter")
     if prompt is None or isinstance(prompt, str):
-        return [text_tokens(base, prompt or "", further=further)]
+        return [text_tokens(base, prompt or "", further=further, field=field)]
     if not prompt:
-        raise ApiError(400, "'prompt' is an empty list: give at least one", param="prompt")
+        raise ApiError(400, f"{field!r} is an empty list: give at least one", param=field)
     if isinstance(prompt[0], int):
-        return [_checked(base, prompt)]
+        return [_checked(base, prompt, field)]
     if isinstance(prompt[0], str):
-        return [text_tokens(base, str(text), further=further) for text in prompt]
-    return [_checked(base, one) for one in prompt]
+        return [text_tokens(base, str(text), further=further, field=field) for text in prompt]
+    return [_checked(base, one, field) for one in prompt]
 
 
 def count(prompt: Prompt | None) -> int:
@@ -42,7 +45,7 @@ def count(prompt: Prompt | None) -> int:
     return len(prompt)
 
 
-def text_tokens(base: Base, text: str, *, further: bool) -> Tensor:
+def text_tokens(base: Base, text: str, *, further: bool, field: str) -> Tensor:
     """A text's tokens, however many; of none, where it follows another, none.
 
     Raises:
@@ -53,7 +56,7 @@ def text_tokens(base: Base, text: str, *, further: bool) -> Tensor:
     try:
         return encode(base, text, further=further)
     except DeliberateError as error:
-        raise ApiError(400, str(error), param="prompt") from error
+        raise ApiError(400, str(error), param=field) from error
 
 
 def conversation(base: Base, messages: list[Message], *, asks: bool) -> Tensor:
@@ -81,16 +84,17 @@ def conversation(base: Base, messages: list[Message], *, asks: bool) -> Tensor:
         raise ApiError(
             400, f"the model's chat template refuses these messages: {error}", param="messages"
         ) from error
-    return text_tokens(base, str(text), further=True)  # a template writes its own start token
+    # A template writes its own start token.
+    return text_tokens(base, str(text), further=True, field="messages")
 
 
-def _checked(base: Base, token_ids: object) -> Tensor:
+def _checked(base: Base, token_ids: object, field: str) -> Tensor:
     assert isinstance(token_ids, list)
     for token in token_ids:
         if not 0 <= token < base.vocab:
             raise ApiError(
                 400,
                 f"{token} is no token of this model: they go from 0 to {base.vocab - 1}",
-                param="prompt",
+                param=field,
             )
     return torch.tensor(token_ids, dtype=torch.long, device=base.device)

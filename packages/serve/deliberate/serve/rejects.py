@@ -26,11 +26,17 @@ class Rejects:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.reports: deque[Report] = deque(maxlen=_MOST)
-        self.count = 0
+
+    @property
+    def aside(self) -> int:
+        """Files that are set aside."""
+        try:
+            return sum(1 for _ in (self._folder / FOLDER).iterdir())
+        except OSError:  # none ever was, or someone took the folder away
+            return 0
 
     def report(self, path: Path, reason: str, *, aside: Path | None = None) -> None:
         """Note and log a file that is not served."""
-        self.count += 1
         self.reports.append(Report(path=path, reason=reason, aside=aside))
         where = f"; moved to {str(aside)!r}" if aside else ""
         log.warning("not served: %s%s", reason, where)

@@ -93,7 +93,7 @@ class Service:
         follow("caches_disk_bytes", "Files that the store wrote.", lambda: store.usage.disk_bytes)
         follow("caches_memory_bytes", "Caches in memory.", lambda: store.usage.memory_bytes)
         follow("caches_evicted", "Files removed to make room.", lambda: store.usage.evicted)
-        follow("caches_unfit", "Files that are not served.", lambda: store.usage.refused)
+        follow("caches_unfit", "Files that are not served.", lambda: store.usage.unfit)
         follow("thinker_queued", "Caches to be thought over.", lambda: thinker.counts.queued)
         follow("thinker_lost", "Times the worker died or hung.", lambda: thinker.counts.lost)
         follow(

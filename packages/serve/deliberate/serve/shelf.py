@@ -53,6 +53,11 @@ class Shelf:
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir()
 
+    @property
+    def unfit(self) -> int:
+        """Files that are not served, here or set aside."""
+        return len(self._refused) + self.rejects.aside
+
     def listed(self) -> dict[Path, Identity]:
         """The cache files in the folder."""
         there = {}
@@ -181,18 +186,16 @@ class Shelf:
         Raises:
             OfflineWorkError: the store found one and did not write it.
         """
-        for source in item.sources:
-            if source.path not in self.own:
-                raise OfflineWorkError(
-                    f"cache {item.id!r} is in {str(source.path)!r}, which this server did not "
-                    "write: remove that file yourself"
-                )
+        found = [source.path for source in item.sources if source.path not in self.own]
+        if found:
+            raise OfflineWorkError(item.id, found)
         for source in list(item.sources):
             self.remove(source.path)
 
     def remove(self, path: Path) -> None:
         """Delete a file of the store's own."""
         path.unlink(missing_ok=True)
+        self._refused.pop(path, None)  # of another base
         self._forget(path)
 
     def lose(self, path: Path, reason: str) -> None:

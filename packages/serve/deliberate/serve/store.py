@@ -232,11 +232,14 @@ class Store:
 
         Args:
             most: No more than these; none is all.
-            after: The id of a cache: those that follow it, none if it is gone.
+            after: The id of a cache: those that follow it.
+
+        Raises:
+            NoSuchCacheError: there is none of the id `after`.
         """
         with self._lock:
             self._check_open()
-            return self._tiers.entries(most, after)
+            return self._tiers.entries(most, self._item(after) if after else None)
 
     def __contains__(self, cache_id: str) -> bool:
         """Whether there is a cache of that id."""

@@ -1,5 +1,8 @@
 """What a store refuses, each in a class of its own so that a server can answer each in its way."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from deliberate.core.errors import DeliberateError
 
 
@@ -15,6 +18,10 @@ class StoreFullError(StoreError):
     """A store with no room for a cache, by its budget or on its disk; nothing of it was kept."""
 
 
+class OverBudgetError(StoreFullError):
+    """A cache that the disk budget has no room for; its message holds no path."""
+
+
 class NoSuchCacheError(StoreError, KeyError):
     """A cache that is not in the store, or is there no longer."""
 
@@ -22,4 +29,13 @@ class NoSuchCacheError(StoreError, KeyError):
 
 
 class OfflineWorkError(StoreError):
-    """A file that the store found and did not write, and so does not delete."""
+    """Files that the store found and did not write, and so does not delete."""
+
+    def __init__(self, cache_id: str, paths: Sequence[Path]) -> None:
+        """Say which files they are."""
+        self.names = ", ".join(repr(path.name) for path in paths)
+        whole = ", ".join(repr(str(path)) for path in paths)
+        super().__init__(
+            f"cache {cache_id!r} is in {whole}, which this server did not write: remove that "
+            "yourself"
+        )

@@ -98,13 +98,10 @@ class Tiers:
             used=item.used / 1e9,
         )
 
-    def entries(self, most: int | None, after: str) -> list[Entry]:
-        """What is known of items, the last used first."""
+    def entries(self, most: int | None, after: Item | None) -> list[Entry]:
+        """What is known of items, the last used first; of those that follow one of them."""
         items = sorted(self._shelf.index.items.values(), key=lambda item: -item.used)
-        first = 0
-        if after:
-            places = (at for at, item in enumerate(items, 1) if item.id == after)
-            first = next(places, len(items))
+        first = 0 if after is None else items.index(after) + 1
         return [self.entry(item) for item in items[first:][:most]]
 
     def usage(self) -> Usage:
@@ -115,7 +112,7 @@ class Tiers:
             disk_bytes=self._shelf.own.used,
             memory_bytes=self._memory.used,
             evicted=self._shelf.evicted,
-            refused=self._shelf.rejects.count,
+            unfit=self._shelf.unfit,
         )
 
     def _attempt(self, item: Item, source: Source) -> Cache | None:

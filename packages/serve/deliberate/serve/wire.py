@@ -85,7 +85,10 @@ class _Sampled(_Asked):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1)] | None = None
-    stop: Stop | Annotated[Many[Stop], Field(max_length=MOST_STOPS)] | None = None
+    stop: Annotated[
+        Stop | Annotated[Many[Stop], Field(max_length=MOST_STOPS)] | None,
+        Field(description=f"a text or at most {MOST_STOPS}, none of them empty"),
+    ] = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -110,7 +113,10 @@ Prompt = str | Many[str] | Many[int] | Many[Many[int]]
 class CompletionRequest(_Sampled):
     """The body of `POST /v1/completions`."""
 
-    prompt: Prompt | None = None
+    prompt: Annotated[
+        Prompt | None,
+        Field(description="a text, a list of texts, a list of token ids, or a list of such lists"),
+    ] = None
     """A text, several, or tokens; with `cache`, what follows it."""
 
     logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
@@ -161,8 +167,13 @@ class CacheRequest(_Strict):
 class CompareRequest(_Asked):
     """The body of `POST /v1/compare`."""
 
-    prompt: str | Many[int] | None = None
-    answer: str | Annotated[Many[int], Field(min_length=1)]
+    prompt: Annotated[
+        str | Many[int] | None, Field(description="a text or a list of token ids")
+    ] = None
+    answer: Annotated[
+        str | Annotated[Many[int], Field(min_length=1)],
+        Field(description="a text or a list of at least one token id"),
+    ]
     """What follows the prompt, whose tokens are scored."""
 
 
@@ -190,14 +201,19 @@ def parse(model: type[Asked], body: dict[str, Any]) -> Asked:
         found = error.errors(include_url=False)[0]
         name = str(found["loc"][0]) if found["loc"] else None
         code = "missing_parameter" if found["type"] == "missing" else "invalid_value"
-        raise ApiError(400, _sentence(found, name), param=name, code=code) from error
+        rule = model.model_fields[name].description if name in model.model_fields else None
+        raise ApiError(400, _sentence(found, name, rule), param=name, code=code) from error
 
 
-def _sentence(found: Any, name: str | None) -> str:
-    """What is wrong with a field, in one sentence."""
+def _sentence(found: Any, name: str | None, rule: str | None) -> str:
+    """What is wrong with a field, in one sentence; the rule is of one that may be of many kinds."""
     if found["type"] == "missing":
         *places, field = found["loc"]
         return f"{field!r} is missing" + (f" in {name!r}" if places else "")
+    if found["type"] == "too_short" and rule is None:
+        return f"{name!r} is an empty list: give at least one"
     message, given = found["msg"], repr(found["input"])
     given = given if len(given) <= 40 else f"{given[:40]}…"
+    if rule is not None:
+        return f"{name!r} must be {rule}, got {given}"
     return f"{name!r}: {message[0].lower()}{message[1:]}, got {given}"
