@@ -13,6 +13,13 @@ PATIENCE = 60.0
 """Seconds until a test gives up on something that should come at once."""
 
 
+def until(condition):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
 class Scripted(Worker):
     """A worker that does as it is told for each cache, and notes the order."""
 
@@ -203,13 +210,41 @@ def test_a_worker_that_died_while_idle_costs_no_cache_its_latents(
     thinker = begin(store, worker)
     thinker.ask(first, told.put)
     told.take(1)
-    while thinker.state != "ready":
-        time.sleep(0.001)
+    until(lambda: thinker.state == "ready")
     worker.alive = False
     thinker.ask(second, told.put)
     told.take(1)
     assert store.entry(second).state == "augmented"
     assert worker.started == 2
+
+
+def test_a_worker_that_dies_while_nobody_asks_is_noticed_and_started_again(
+    open_store, think, begin
+):
+    worker = Scripted(think)
+    thinker = begin(open_store(), worker)
+    until(lambda: thinker.state == "ready")
+    worker.alive = False
+    until(lambda: thinker.counts.lost == 1 and thinker.state == "ready")
+    assert worker.started == 2
+    assert thinker.reason == "the coprocessor's process died while idle"
+
+
+def test_a_worker_that_dies_whenever_it_is_ready_is_given_up(open_store, think, begin):
+    class Dying(Scripted):
+        @property
+        def alive(self):
+            return False
+
+        @alive.setter
+        def alive(self, _):
+            pass
+
+    worker = Dying(think)
+    thinker = begin(open_store(), worker, restarts=2)
+    until(lambda: thinker.state == "absent")
+    assert thinker.reason == "the coprocessor's process died while idle (3 times in a row)"
+    assert (worker.started, thinker.counts.lost) == (3, 3)
 
 
 def test_a_worker_that_is_lost_too_often_in_a_row_is_absent_and_the_caches_are_plain(
@@ -229,6 +264,7 @@ def test_a_worker_that_is_lost_too_often_in_a_row_is_absent_and_the_caches_are_p
     assert thinker.state == "absent"
     assert thinker.reason == "it hung (2 times in a row)"
     assert worker.order == ids[:3]
+    assert worker.started == 3
     thinker.ask(ids[3], told.put)
     assert told.take(1) == [ids[3]]
     assert same(store.find([0, 8])[1], read(0, 8))

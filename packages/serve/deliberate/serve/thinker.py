@@ -25,6 +25,9 @@ OnDone = Callable[[str], None]
 ThinkerState = Literal["starting", "ready", "busy", "absent"]
 """Getting ready; waiting for work; at work; or there will be no more latents."""
 
+LOOK = 1.0
+"""Seconds between two looks at a worker that waits for work: whether it is still there."""
+
 log = logging.getLogger(__name__)
 
 
@@ -200,14 +203,11 @@ class Thinker:
     def _run(self, worker: Worker) -> None:
         try:
             while self._ready(worker):
-                job = self._next()
-                if job is None:
-                    break
-                if worker.alive:  # else it died while it waited, which is not this cache's fault
+                job = self._next(worker)
+                if job is not None:
                     self._think(worker, job)
                 else:
                     self._note_loss(WorkerLostError("the coprocessor's process died while idle"))
-                    self._put_back(job)
         except Exception as error:  # our own fault: plain caches are served all the same
             log.exception("the thinker failed")
             self._give_up(f"the thinker failed: {error}")
@@ -216,30 +216,32 @@ class Thinker:
 
     def _ready(self, worker: Worker) -> bool:
         """Start the worker where it is not alive; false if there will be none."""
-        while not self._closing and not worker.alive:
+        started = False
+        while not (self._closing or started or worker.alive):
+            if self._in_a_row > self._restarts:
+                self._give_up(f"{self._reason} ({self._in_a_row} times in a row)")
+                return False
             self._state = "starting"
             try:
                 worker.start()
+                started = True  # one that died since is a loss, which `_next` notices
             except BrokenWorkerError as error:
                 self._give_up(str(error))
                 return False
             except WorkerLostError as error:
                 self._note_loss(error)
-            if self._in_a_row > self._restarts:
-                self._give_up(f"{self._reason} ({self._in_a_row} times in a row)")
-                return False
         return not self._closing
 
-    def _next(self) -> _Job | None:
-        """Wait for work; nothing when it is time to end."""
+    def _next(self, worker: Worker) -> _Job | None:
+        """Wait for work; nothing when the worker died while it waited, or it is time to end."""
         with self._changed:
-            while not self._closing:
+            while not self._closing and worker.alive:
                 self._state = "ready"
                 for queue in (self._urgent, self._others):
                     if queue:
                         self._now, self._state = queue.pop(next(iter(queue))), "busy"
                         return self._now
-                self._changed.wait()
+                self._changed.wait(LOOK)
         return None
 
     def _think(self, worker: Worker, job: _Job) -> None:
@@ -265,12 +267,6 @@ class Thinker:
         with self._changed:
             self._now = None
         self._settle(job)
-
-    def _put_back(self, job: _Job) -> None:
-        """Let a cache have the next turn."""
-        with self._changed:
-            self._now = None
-            self._urgent = {job.cache_id: job, **self._urgent}
 
     def _note_loss(self, error: WorkerLostError) -> None:
         if self._closing:
