@@ -144,6 +144,43 @@ def test_what_a_request_waits_for_takes_the_place_of_what_nobody_waits_for(busy,
     assert worker.order[1:] == [ids[2], ids[3]]
 
 
+def test_what_is_offered_has_one_turn_once_nothing_is_asked_for(busy, read, told):
+    store, thinker, worker = busy
+    ids = [store.put(read(0, token)) for token in range(5, 12)]
+    worth, unsure, done_without, gone, asked, full, late = ids
+    store.decide(done_without)
+    thinker.offer([worth, unsure, done_without, gone, late], lambda each: each != unsure)
+    store.delete(gone)
+    thinker.ask(asked, told.put)
+    thinker.ask(full, told.put)  # what is offered takes no room in the queue
+    thinker.ask(late, told.put, urgent=True)
+    told.take(1)  # the last of the queue made way for it
+    assert store.entry(worth).state == "plain"
+    worker.go_on.set()
+    assert told.take(2) == [late, asked]
+    until(lambda: store.undecided(10) == [full])  # it was let go
+    assert worker.order[1:] == [late, asked, worth]
+    assert [store.entry(each).state for each in (worth, unsure, done_without)] == [
+        "augmented",
+        "plain",
+        "plain",
+    ]
+
+
+def test_half_of_the_losses_are_left_to_what_is_asked_for(open_store, read, think, begin, told):
+    store = open_store()
+    ids = [store.put(read(0, token)) for token in range(5, 10)]
+    worker = Scripted(think, {each: WorkerLostError("it hung") for each in ids[:3]})
+    thinker = begin(store, worker, restarts=3)
+    thinker.offer(ids[:4], lambda _: True)
+    until(lambda: thinker.counts.lost == 2 and thinker.state == "ready")
+    assert worker.order == ids[:2]
+    thinker.ask(ids[4], told.put)
+    told.take(1)  # the worker is well, so the others have their turn
+    until(lambda: store.entry(ids[3]).state == "augmented")
+    assert worker.order == [*ids[:2], ids[4], *ids[2:4]]
+
+
 def test_what_is_cancelled_or_deleted_is_not_thought_over(open_store, read, think, begin, told):
     store = open_store()
     ids = [store.put(read(0, token)) for token in range(5, 9)]

@@ -2,6 +2,7 @@
 
     ask --queue, urgent first--> Worker --latents--> Store, and who asked is told
         --queue full--> refused
+    offer --nothing else to do--> Worker
     worker dead or hanging --started again--> ... --too often in a row--> absent
 
 Whatever becomes of it, the plain caches stay: the only thing that can be missing is latents.
@@ -9,7 +10,8 @@ Whatever becomes of it, the plain caches stay: the only thing that can be missin
 
 import logging
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
@@ -41,6 +43,7 @@ class _Job:
 
     cache_id: str
     told: list[OnDone] = field(default_factory=list)
+    worthwhile: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +84,7 @@ class Thinker:
         self._changed = threading.Condition()
         self._urgent: dict[str, _Job] = {}  # both in the order of their turns
         self._others: dict[str, _Job] = {}
+        self._offered: deque[_Job] = deque()
         self._most = queue
         self._now: _Job | None = None
         self._in_a_row = self._lost = self._augmented = self._failed = self._crowded = 0
@@ -142,6 +146,18 @@ class Thinker:
             _tell(cache_id, told)
         if let_go is not None:
             self._settle(let_go)
+
+    def offer(self, cache_ids: Iterable[str], worthwhile: Callable[[str], bool]) -> None:
+        """Tell of caches that nobody asks for, to be thought over while nothing else is to be done.
+
+        Args:
+            cache_ids: In the place of those that were offered before; each has one turn.
+            worthwhile: Called in the thinker's thread before a cache's turn: whether to think it
+                over. It may fail as `Store.get` does.
+        """
+        with self._changed:
+            self._offered = deque(_Job(each, worthwhile=worthwhile) for each in cache_ids)
+            self._changed.notify_all()
 
     def cancel(self, cache_id: str) -> None:
         """Ask no longer for a cache; one that is at work is finished."""
@@ -241,13 +257,26 @@ class Thinker:
                     if queue:
                         self._now, self._state = queue.pop(next(iter(queue))), "busy"
                         return self._now
+                if job := self._next_offered():
+                    self._now, self._state = job, "busy"
+                    return job
                 self._changed.wait(LOOK)
+        return None
+
+    def _next_offered(self) -> _Job | None:
+        """The next cache that nobody asks for, if the worker is well enough to try one."""
+        # Half of the losses in a row that it may have are left to what somebody asks for.
+        while self._offered and 2 * self._in_a_row < self._restarts:
+            job = self._offered.popleft()
+            if self._store.decide(job.cache_id):
+                return job
         return None
 
     def _think(self, worker: Worker, job: _Job) -> None:
         failed = ""
         try:
-            if self._store.entry(job.cache_id).state != "augmented":
+            wanted = job.worthwhile is None or job.worthwhile(job.cache_id)
+            if wanted and self._store.entry(job.cache_id).state != "augmented":
                 self._store.mark(job.cache_id, "augmenting")
                 with self._store.hold(job.cache_id):
                     worker.work(self._store, job.cache_id)
