@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from deliberate.core import save
 from deliberate.serve import own_files
 from deliberate.serve.store_errors import StoreFullError
 
@@ -122,3 +123,26 @@ def test_memory_holds_the_last_used_within_its_budget(open_store, read, same):
         assert same(store.get(ids[1]), caches[1])
         assert store.entry(ids[1]).tier == "disk"
     assert store.usage.memory_bytes == 2 * size
+
+
+def test_plain_files_of_others_are_undecided_while_their_latents_have_room(
+    open_store, read, think, tmp_path
+):
+    found = tmp_path / "found"
+    found.mkdir()
+    for token in (5, 6):
+        save(read(0, token), found / f"{token}.st")
+    probe = open_store(found)
+    sizes = {entry.id: entry.bytes for entry in probe.entries()}
+    probe.close()
+    store = open_store(found, disk=int(1.5 * max(sizes.values())))
+    [first] = store.undecided(10)  # the other's latents would take its place
+    store.close()
+    roomy = open_store(found)
+    assert set(roomy.undecided(10)) == set(sizes)
+    assert roomy.undecided(1) == [roomy.entries(1)[0].id] == [first]
+    roomy.put(think(roomy.get(first)))
+    assert roomy.undecided(10) == [each for each in sizes if each != first]
+    assert roomy.decide(roomy.undecided(1)[0])
+    assert not roomy.undecided(10)
+    assert not roomy.decide(first)

@@ -13,6 +13,13 @@ PATIENCE = 60.0
 """Seconds until a test gives up on something that should come at once."""
 
 
+def until(condition):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
 class Scripted(Worker):
     """A worker that does as it is told for each cache, and notes the order."""
 
@@ -137,6 +144,43 @@ def test_what_a_request_waits_for_takes_the_place_of_what_nobody_waits_for(busy,
     assert worker.order[1:] == [ids[2], ids[3]]
 
 
+def test_what_is_offered_has_one_turn_once_nothing_is_asked_for(busy, read, told):
+    store, thinker, worker = busy
+    ids = [store.put(read(0, token)) for token in range(5, 12)]
+    worth, unsure, done_without, gone, asked, full, late = ids
+    store.decide(done_without)
+    thinker.offer([worth, unsure, done_without, gone, late], lambda each: each != unsure)
+    store.delete(gone)
+    thinker.ask(asked, told.put)
+    thinker.ask(full, told.put)  # what is offered takes no room in the queue
+    thinker.ask(late, told.put, urgent=True)
+    told.take(1)  # the last of the queue made way for it
+    assert store.entry(worth).state == "plain"
+    worker.go_on.set()
+    assert told.take(2) == [late, asked]
+    until(lambda: store.undecided(10) == [full])  # it was let go
+    assert worker.order[1:] == [late, asked, worth]
+    assert [store.entry(each).state for each in (worth, unsure, done_without)] == [
+        "augmented",
+        "plain",
+        "plain",
+    ]
+
+
+def test_half_of_the_losses_are_left_to_what_is_asked_for(open_store, read, think, begin, told):
+    store = open_store()
+    ids = [store.put(read(0, token)) for token in range(5, 10)]
+    worker = Scripted(think, {each: WorkerLostError("it hung") for each in ids[:3]})
+    thinker = begin(store, worker, restarts=3)
+    thinker.offer(ids[:4], lambda _: True)
+    until(lambda: thinker.counts.lost == 2 and thinker.state == "ready")
+    assert worker.order == ids[:2]
+    thinker.ask(ids[4], told.put)
+    told.take(1)  # the worker is well, so the others have their turn
+    until(lambda: store.entry(ids[3]).state == "augmented")
+    assert worker.order == [*ids[:2], ids[4], *ids[2:4]]
+
+
 def test_what_is_cancelled_or_deleted_is_not_thought_over(open_store, read, think, begin, told):
     store = open_store()
     ids = [store.put(read(0, token)) for token in range(5, 9)]
@@ -203,13 +247,41 @@ def test_a_worker_that_died_while_idle_costs_no_cache_its_latents(
     thinker = begin(store, worker)
     thinker.ask(first, told.put)
     told.take(1)
-    while thinker.state != "ready":
-        time.sleep(0.001)
+    until(lambda: thinker.state == "ready")
     worker.alive = False
     thinker.ask(second, told.put)
     told.take(1)
     assert store.entry(second).state == "augmented"
     assert worker.started == 2
+
+
+def test_a_worker_that_dies_while_nobody_asks_is_noticed_and_started_again(
+    open_store, think, begin
+):
+    worker = Scripted(think)
+    thinker = begin(open_store(), worker)
+    until(lambda: thinker.state == "ready")
+    worker.alive = False
+    until(lambda: thinker.counts.lost == 1 and thinker.state == "ready")
+    assert worker.started == 2
+    assert thinker.reason == "the coprocessor's process died while idle"
+
+
+def test_a_worker_that_dies_whenever_it_is_ready_is_given_up(open_store, think, begin):
+    class Dying(Scripted):
+        @property
+        def alive(self):
+            return False
+
+        @alive.setter
+        def alive(self, _):
+            pass
+
+    worker = Dying(think)
+    thinker = begin(open_store(), worker, restarts=2)
+    until(lambda: thinker.state == "absent")
+    assert thinker.reason == "the coprocessor's process died while idle (3 times in a row)"
+    assert (worker.started, thinker.counts.lost) == (3, 3)
 
 
 def test_a_worker_that_is_lost_too_often_in_a_row_is_absent_and_the_caches_are_plain(
@@ -229,6 +301,7 @@ def test_a_worker_that_is_lost_too_often_in_a_row_is_absent_and_the_caches_are_p
     assert thinker.state == "absent"
     assert thinker.reason == "it hung (2 times in a row)"
     assert worker.order == ids[:3]
+    assert worker.started == 3
     thinker.ask(ids[3], told.put)
     assert told.take(1) == [ids[3]]
     assert same(store.find([0, 8])[1], read(0, 8))

@@ -114,6 +114,22 @@ def test_it_writes_what_core_writes_and_survives_being_killed_and_hanging(
         thinker.close()
 
 
+@pytest.mark.slow
+def test_one_that_is_killed_while_idle_is_reaped_and_started_again(store, models):
+    worker = ProcessWorker(dataclasses.replace(models, nice=0), limit=PATIENCE)
+    thinker = Thinker(store, worker)
+    try:
+        until(lambda: thinker.state == "ready")
+        killed = worker.pid
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: thinker.counts.lost == 1 and thinker.state == "ready")
+        assert worker.pid != killed
+        with pytest.raises(ProcessLookupError):  # it would be there still as a zombie
+            os.kill(killed, 0)
+    finally:
+        thinker.close()
+
+
 def conversation(models):
     """Let `answer` run in a thread of this process, and talk to it."""
     ours, theirs = Pipe()

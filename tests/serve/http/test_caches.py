@@ -3,11 +3,13 @@
 import errno
 import os
 import re
+import time
 
 import pytest
 import torch
 
 from deliberate.core import Sampling, augment, extend, generate, load_base, prefill, save, tokenize
+from deliberate.serve import run
 from deliberate.serve.compare import texts
 
 DOCUMENT = "a document to be asked about. "
@@ -177,6 +179,56 @@ def test_caches_are_there_again_after_a_restart(start, store_folder):
     body = second.complete("why", cache=found["id"])
     assert body["deliberate"]["latents"] == "used"
     assert text_of(body) == after(first, DOCUMENT, "why", latents=True)
+
+
+def test_what_is_plain_at_the_start_is_thought_over_though_nobody_asks(
+    start, store_folder, eventually
+):
+    first = start()
+    first.worker.hold()
+    posted = kept(first, text=DOCUMENT)[1]["id"]
+    first.stop()
+    [made] = prefill(first.base, [tokenize(first.base, "made beforehand")])
+    save(made, store_folder / "beforehand.st")
+    second = start()
+    eventually(lambda: second.service.store.usage.augmented == 2)
+    assert posted in second.worker.asked
+    assert len(second.worker.asked) == 2
+    assert (store_folder / "beforehand.st").exists()
+
+
+def test_a_file_that_comes_is_thought_over_within_seconds(
+    start, store_folder, eventually, monkeypatch
+):
+    monkeypatch.setattr(run, "REFRESH_TICKS", 1)
+    server = start()
+    [made] = prefill(server.base, [tokenize(server.base, "made beforehand")])
+    save(made, store_folder / "beforehand.st")
+    eventually(lambda: server.service.store.usage.augmented == 1)
+
+
+@pytest.mark.parametrize(("gate", "mode"), [(50.0, "auto"), (0.0, "never")])
+def test_what_was_gated_or_done_without_stays_plain(start, monkeypatch, eventually, gate, mode):
+    monkeypatch.setattr(run, "REFRESH_TICKS", 1)
+    server = start(gate=gate)
+    _, found = kept(server, text=DOCUMENT, deliberate=mode)
+    assert not server.service.store.undecided(10)
+    for _ in range(2):
+        eventually(lambda: server.service.thinker.state == "ready")
+        time.sleep(0.2)  # two looks at the folder
+    assert server.http.get(f"{ADDRESS}/{found['id']}").json()["state"] == "plain"
+    assert not server.worker.asked
+
+
+def test_the_gate_is_asked_of_what_is_plain_at_the_start(start, eventually):
+    first = start()
+    first.worker.hold()
+    kept(first, text=DOCUMENT)
+    first.stop()
+    second = start(gate=50.0)
+    eventually(lambda: not second.service.store.undecided(10))
+    eventually(lambda: second.service.thinker.state == "ready")
+    assert not second.worker.asked
 
 
 def test_the_list_of_caches_comes_in_parts(start, refusal_of):

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 import pytest
 
 from deliberate.core import Sampling, augment, extend, generate, prefill, save, tokenize
+from deliberate.serve import run
 
 PROMPT = "some words of a prompt"
 GREEDY = Sampling(max_tokens=8)
@@ -177,8 +178,9 @@ class TestUnavailable:
 
 class TestCrowded:
     @pytest.fixture
-    def crowded(self, start):
+    def crowded(self, start, monkeypatch):
         """A server whose coprocessor is at work, with one text in its queue, which holds one."""
+        monkeypatch.setattr(run, "REFRESH_TICKS", 10**9)  # nor takes up what finds no room
         server = start(max_thoughts=1)
         server.worker.hold()
         for text, queued in (("at work", 0), ("waiting", 1)):

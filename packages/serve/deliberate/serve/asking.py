@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from deliberate.core.cache import Cache
-from deliberate.core.gate import asks, entropy
+from deliberate.core.gate import asks
 from deliberate.serve.outcome import Outcome
 from deliberate.serve.service import Service
 
@@ -67,16 +67,12 @@ class Asking:
         gate = self._service.settings.gate
         if not gate:
             return True
-        outcome.entropy = await self._service.blocking(self._entropy, cache)
+        outcome.entropy = await self._service.blocking(self._service.entropy, cache)
         if asks(outcome.entropy, gate):
             return True
         outcome.latents = "skipped"
         outcome.reason = f"the next token's entropy is below the gate of {gate} nats"
         return False
-
-    def _entropy(self, cache: Cache) -> float:
-        with self._service.engine.lock:
-            return float(entropy(self._service.base, cache.last_hidden))
 
 
 def _unless_closed(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:

@@ -109,9 +109,12 @@ class Deliberation:
             outcome.latents = "used"
         elif mode == "never":
             outcome.latents = "never"
+            self._service.store.decide(name)
         elif not self._asking.possible:
             outcome.latents = "absent"
-        elif await self._asking.worthwhile(plain, outcome):
+        elif not await self._asking.worthwhile(plain, outcome):
+            self._service.store.decide(name)
+        else:
             try:
                 asked = self._asking.ask(name, urgent=mode == "wait")
             except QueueFullError as error:
@@ -146,6 +149,7 @@ class Deliberation:
             outcome.latents, outcome.reason = "failed", self.lookup.entry(name).reason
             return _begun(found, await self._plain(found), outcome)
         if not await self._asking.worthwhile(found.cache, outcome):
+            self._service.store.decide(name)
             return _begun(found, await self._plain(found), outcome)
         late = Late(behind=len(found.rest))
         thinking = self._in_background(self._follow(name, outcome, late))

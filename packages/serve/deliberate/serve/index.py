@@ -38,6 +38,10 @@ class Item:
     reason: str = ""
     """Why it failed."""
 
+    decided: bool = False
+    """Whether its latents are nobody's to ask for but a request's: one did without them, the gate
+    found them not worth it, or it had its turn in the backlog."""
+
     used: int = 0
     """When it was last used, in nanoseconds since 1970."""
 
@@ -48,6 +52,11 @@ class Item:
     def best(self) -> Source:
         """The file that is served."""
         return self.sources[0]
+
+    @property
+    def undecided(self) -> bool:
+        """Whether it is plain, and nothing was said of its latents yet."""
+        return not (self.best.latents or self.decided or self.state in {"augmenting", "failed"})
 
 
 class Index:

@@ -87,7 +87,7 @@ class Server(uvicorn.Server):
 
     async def _take_up_files(self) -> None:
         try:
-            await self._service.blocking(self._service.store.refresh)
+            await self._service.blocking(self._service.take_up)
         except (OSError, StoreError) as error:  # the next time may be better
             log("store not refreshed", level=logging.WARNING, reason=type(error).__name__)
 

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from deliberate.core.base import Base
+from deliberate.core.cache import Cache
+from deliberate.core.gate import asks, entropy
 from deliberate.serve.engine import Engine
 from deliberate.serve.limits import Admission
 from deliberate.serve.metrics import Metrics
@@ -59,6 +61,22 @@ class Service:
     def thinker_state(self) -> str:
         """How the coprocessor's worker is; `absent` where there is none."""
         return self.thinker.state
+
+    def entropy(self, cache: Cache) -> float:
+        """How uncertain the base is of the token after a text, in nats; holds up decoding."""
+        with self.engine.lock:
+            return float(entropy(self.base, cache.last_hidden.to(self.base.device)))
+
+    def take_up(self) -> None:
+        """Serve files that came into the store's folder, and offer the thinker plain ones."""
+        self.store.refresh()
+        if not (self.admission.closing or self.thinker_state() == "absent"):
+            plain = self.store.undecided(self.settings.max_thoughts)
+            self.thinker.offer(plain, self._worthwhile)
+
+    def _worthwhile(self, cache_id: str) -> bool:
+        gate = self.settings.gate
+        return not gate or asks(self.entropy(self.store.get(cache_id)), gate)
 
     def check_model(self, name: str | None) -> None:
         """Refuse another model's name; none means this one.

@@ -253,6 +253,26 @@ class Store:
             if item is not None:
                 item.state, item.reason = state, reason
 
+    def undecided(self, most: int) -> list[str]:
+        """The ids of some plain caches whose latents nobody asked for or did without.
+
+        Args:
+            most: No more than these, the last used first; of files that the store did not write,
+                only as many as leave all others their place in the budget.
+        """
+        with self._lock:
+            self._check_open()
+            return self._tiers.undecided(most)
+
+    def decide(self, cache_id: str) -> bool:
+        """Make a cache none of `undecided`; false if it was none of them before."""
+        with self._lock:
+            item = self._shelf.index.items.get(cache_id)
+            if item is None or not item.undecided:
+                return False
+            item.decided = True
+            return True
+
     def path(self, cache_id: str) -> Path:
         """The file of a cache.
 

@@ -2,6 +2,7 @@
 
     ask --queue, urgent first--> Worker --latents--> Store, and who asked is told
         --queue full--> refused
+    offer --nothing else to do--> Worker
     worker dead or hanging --started again--> ... --too often in a row--> absent
 
 Whatever becomes of it, the plain caches stay: the only thing that can be missing is latents.
@@ -9,7 +10,8 @@ Whatever becomes of it, the plain caches stay: the only thing that can be missin
 
 import logging
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
@@ -25,6 +27,9 @@ OnDone = Callable[[str], None]
 ThinkerState = Literal["starting", "ready", "busy", "absent"]
 """Getting ready; waiting for work; at work; or there will be no more latents."""
 
+LOOK = 1.0
+"""Seconds between two looks at a worker that waits for work: whether it is still there."""
+
 log = logging.getLogger(__name__)
 
 
@@ -38,6 +43,7 @@ class _Job:
 
     cache_id: str
     told: list[OnDone] = field(default_factory=list)
+    worthwhile: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +84,7 @@ class Thinker:
         self._changed = threading.Condition()
         self._urgent: dict[str, _Job] = {}  # both in the order of their turns
         self._others: dict[str, _Job] = {}
+        self._offered: deque[_Job] = deque()
         self._most = queue
         self._now: _Job | None = None
         self._in_a_row = self._lost = self._augmented = self._failed = self._crowded = 0
@@ -140,6 +147,18 @@ class Thinker:
         if let_go is not None:
             self._settle(let_go)
 
+    def offer(self, cache_ids: Iterable[str], worthwhile: Callable[[str], bool]) -> None:
+        """Tell of caches that nobody asks for, to be thought over while nothing else is to be done.
+
+        Args:
+            cache_ids: In the place of those that were offered before; each has one turn.
+            worthwhile: Called in the thinker's thread before a cache's turn: whether to think it
+                over. It may fail as `Store.get` does.
+        """
+        with self._changed:
+            self._offered = deque(_Job(each, worthwhile=worthwhile) for each in cache_ids)
+            self._changed.notify_all()
+
     def cancel(self, cache_id: str) -> None:
         """Ask no longer for a cache; one that is at work is finished."""
         with self._changed:
@@ -200,14 +219,11 @@ class Thinker:
     def _run(self, worker: Worker) -> None:
         try:
             while self._ready(worker):
-                job = self._next()
-                if job is None:
-                    break
-                if worker.alive:  # else it died while it waited, which is not this cache's fault
+                job = self._next(worker)
+                if job is not None:
                     self._think(worker, job)
                 else:
                     self._note_loss(WorkerLostError("the coprocessor's process died while idle"))
-                    self._put_back(job)
         except Exception as error:  # our own fault: plain caches are served all the same
             log.exception("the thinker failed")
             self._give_up(f"the thinker failed: {error}")
@@ -216,36 +232,51 @@ class Thinker:
 
     def _ready(self, worker: Worker) -> bool:
         """Start the worker where it is not alive; false if there will be none."""
-        while not self._closing and not worker.alive:
+        started = False
+        while not (self._closing or started or worker.alive):
+            if self._in_a_row > self._restarts:
+                self._give_up(f"{self._reason} ({self._in_a_row} times in a row)")
+                return False
             self._state = "starting"
             try:
                 worker.start()
+                started = True  # one that died since is a loss, which `_next` notices
             except BrokenWorkerError as error:
                 self._give_up(str(error))
                 return False
             except WorkerLostError as error:
                 self._note_loss(error)
-            if self._in_a_row > self._restarts:
-                self._give_up(f"{self._reason} ({self._in_a_row} times in a row)")
-                return False
         return not self._closing
 
-    def _next(self) -> _Job | None:
-        """Wait for work; nothing when it is time to end."""
+    def _next(self, worker: Worker) -> _Job | None:
+        """Wait for work; nothing when the worker died while it waited, or it is time to end."""
         with self._changed:
-            while not self._closing:
+            while not self._closing and worker.alive:
                 self._state = "ready"
                 for queue in (self._urgent, self._others):
                     if queue:
                         self._now, self._state = queue.pop(next(iter(queue))), "busy"
                         return self._now
-                self._changed.wait()
+                if job := self._next_offered():
+                    self._now, self._state = job, "busy"
+                    return job
+                self._changed.wait(LOOK)
+        return None
+
+    def _next_offered(self) -> _Job | None:
+        """The next cache that nobody asks for, if the worker is well enough to try one."""
+        # Half of the losses in a row that it may have are left to what somebody asks for.
+        while self._offered and 2 * self._in_a_row < self._restarts:
+            job = self._offered.popleft()
+            if self._store.decide(job.cache_id):
+                return job
         return None
 
     def _think(self, worker: Worker, job: _Job) -> None:
         failed = ""
         try:
-            if self._store.entry(job.cache_id).state != "augmented":
+            wanted = job.worthwhile is None or job.worthwhile(job.cache_id)
+            if wanted and self._store.entry(job.cache_id).state != "augmented":
                 self._store.mark(job.cache_id, "augmenting")
                 with self._store.hold(job.cache_id):
                     worker.work(self._store, job.cache_id)
@@ -265,12 +296,6 @@ class Thinker:
         with self._changed:
             self._now = None
         self._settle(job)
-
-    def _put_back(self, job: _Job) -> None:
-        """Let a cache have the next turn."""
-        with self._changed:
-            self._now = None
-            self._urgent = {job.cache_id: job, **self._urgent}
 
     def _note_loss(self, error: WorkerLostError) -> None:
         if self._closing:

@@ -104,6 +104,21 @@ class Tiers:
         first = 0 if after is None else items.index(after) + 1
         return [self.entry(item) for item in items[first:][:most]]
 
+    def undecided(self, most: int) -> list[str]:
+        """The ids of plain caches of which nothing was said yet, the last used first."""
+        shelf, ids = self._shelf, []
+        items = [item for item in shelf.index.items.values() if item.undecided]
+        room = shelf.own.budget - shelf.own.used
+        for item in sorted(items, key=lambda item: -item.used):
+            if item.best.path not in shelf.own:  # its latents come in a further file
+                if item.best.identity.size > room:
+                    continue
+                room -= item.best.identity.size
+            ids.append(item.id)
+            if len(ids) == most:
+                break
+        return ids
+
     def usage(self) -> Usage:
         """What both tiers take, and what was done."""
         return Usage(
