@@ -11,6 +11,7 @@ from deliberate.eval.report_folder.document import heading, sections
 from deliberate.eval.report_folder.examples import examples
 from deliberate.eval.report_folder.gate import gate
 from deliberate.eval.report_folder.markdown import markdown as written
+from deliberate.eval.report_folder.page import page
 from deliberate.eval.report_folder.tradeoff import tradeoff
 
 HEADINGS = (
@@ -169,6 +170,18 @@ def test_without_a_p_no_benchmark_is_told_from_none(alone):
     markdown = said(alone)
     assert "No difference that can be told on any benchmark" in markdown
     assert "On benchmarks better" not in markdown
+
+
+def test_prompts_that_lost_their_beginning_are_told_of_under_the_table(alone):
+    assert "lost their beginning" not in said(alone)
+    sets = alone["tasks"]["bench"]["result"]["sets"]
+    sets["piqa"]["cut"], sets["boolq"]["cut"] = {"base": 2, "latents": 0}, {"base": 0, "latents": 3}
+    note = (
+        "Prompts longer than the base reads, which lost their beginning: "
+        "piqa, base alone: 2; boolq, with latents: 3."
+    )
+    assert note in said(alone).partition("## Benchmarks")[2].partition("## ")[0]
+    assert note in page(heading(alone), sections(alone))
 
 
 def test_a_run_with_a_time_and_no_problems_is_no_point(made_results):

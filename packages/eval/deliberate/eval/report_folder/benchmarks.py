@@ -9,6 +9,9 @@ from deliberate.eval.report_folder.numbers import NONE, count, known, p_value, p
 LEVEL = 0.05
 """Below this p a difference is told from none."""
 
+CONDITIONS = {"base": "base alone", "latents": "with latents"}
+"""Who read a prompt, in words."""
+
 
 def benchmarks(results: Mapping[str, Any]) -> list[Section]:
     """The section of benchmarks."""
@@ -16,6 +19,7 @@ def benchmarks(results: Mapping[str, Any]) -> list[Section]:
     blocks: list[Block] = []
     if found.get("sets"):
         blocks.append(_table(found["sets"]))
+        blocks += _cut(found["sets"])
     if found.get("left_out"):
         left = "; ".join(f"{name}: {reason}" for name, reason in found["left_out"].items())
         blocks.append(Said(text=f"Left out: {left}.", quiet=True))
@@ -49,6 +53,20 @@ def _table(sets: Mapping[str, Mapping[str, Any]]) -> Table:
         note="In percent. Gained: questions that only the base with latents gets right. Lost: that "
         f"only the base alone does. Bold: p below {LEVEL:g}; no correction for their number.",
     )
+
+
+def _cut(sets: Mapping[str, Mapping[str, Any]]) -> list[Said]:
+    """What to say of prompts that lost their beginning, if any did."""
+    found = [
+        f"{name}, {CONDITIONS.get(condition, condition)}: {count(number)}"
+        for name, each in sets.items()
+        for condition, number in (each.get("cut") or {}).items()
+        if number
+    ]
+    if not found:
+        return []
+    text = f"Prompts longer than the base reads, which lost their beginning: {'; '.join(found)}."
+    return [Said(text=text)]
 
 
 def _row(name: str, found: Mapping[str, Any]) -> list[Cell]:
