@@ -175,6 +175,31 @@ class TestUnavailable:
         assert outcome_of(body)["waited_seconds"] >= 0.19  # a timer may go off a little early
         assert text_of(body) == alone(server.base, PROMPT).text
 
+    @pytest.mark.parametrize("named", [False, True])
+    def test_who_waits_for_latents_has_time_left_for_the_answer(self, start, named):
+        server = start(timeout_seconds=6, wait_seconds=30)
+        server.worker.hold()
+        body = {"prompt": PROMPT, "deliberate": "wait"}
+        if named:
+            kept = server.post("/v1/caches", text=PROMPT).json()
+            body |= {"prompt": "", "cache": kept["id"]}
+        outcome = outcome_of(answer := server.complete(**body))
+        assert (outcome["latents"], outcome["timed_out"]) == ("not_ready", False)
+        assert 0 < outcome["waited_seconds"] < 4
+        assert outcome["reason"].startswith("they did not come within ")
+        assert text_of(answer) == alone(server.base, PROMPT).text
+
+    def test_a_document_that_is_waited_for_is_told_of_before_its_time_is_over(self, start):
+        server = start(timeout_seconds=6, wait_seconds=30)
+        server.worker.hold()
+        kept = server.post("/v1/caches", text=PROMPT, deliberate="wait")
+        assert kept.status_code == 201
+        assert kept.json()["deliberate"]["latents"] == "not_ready"
+        assert kept.json()["state"] == "augmenting"
+        compared = server.post("/v1/compare", prompt=PROMPT, answer="an answer")
+        assert compared.status_code == 200
+        assert compared.json()["deliberate"]["latents"] == "not_ready"
+
 
 class TestCrowded:
     @pytest.fixture

@@ -199,6 +199,7 @@ class _Answer:
                 self._deliberation.start(
                     prompt,
                     wanted.asked.deliberate or "auto",
+                    deadline=deadline,
                     named=wanted.asked.cache,
                     whole=wanted.whole,
                     field=wanted.field,

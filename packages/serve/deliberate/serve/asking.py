@@ -12,6 +12,10 @@ from deliberate.core.gate import asks
 from deliberate.serve.outcome import Outcome
 from deliberate.serve.service import Service
 
+_WAITED = 0.5
+"""Share of the time that a request has left for which it waits for latents at most: the base needs
+the rest for its answer."""
+
 
 class Asking:
     """The coprocessor's worker, as requests see it."""
@@ -48,14 +52,23 @@ class Asking:
         self._service.thinker.ask(name, lambda _: _unless_closed(loop, finished), urgent=urgent)
         return future
 
-    async def patience(self, work: "asyncio.Future[None]", outcome: Outcome) -> None:
-        """Wait for work to end, for as long as a request may wait for latents."""
+    async def patience(
+        self, work: "asyncio.Future[None]", outcome: Outcome, *, deadline: float
+    ) -> None:
+        """Wait for work to end, for as long as a request may wait for latents.
+
+        Args:
+            work: Brings them.
+            outcome: Told how long it took, and why they did not come.
+            deadline: When the request must have ended, by the loop's clock.
+        """
         began = time.monotonic()
-        limit = self._service.settings.wait_seconds
+        left = max(0.0, deadline - asyncio.get_running_loop().time())
+        limit = min(self._service.settings.wait_seconds, _WAITED * left)
         await asyncio.wait({work}, timeout=limit)
         if not work.done():
             state = self._service.thinker_state()
-            outcome.reason = f"they did not come within {limit:g} s: the coprocessor is {state}"
+            outcome.reason = f"they did not come within {limit:.3g} s: the coprocessor is {state}"
         outcome.waited_seconds = round(time.monotonic() - began, 4)
 
     async def worthwhile(self, cache: Cache, outcome: Outcome) -> bool:

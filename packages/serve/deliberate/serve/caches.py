@@ -39,7 +39,9 @@ def caches(service: Service, deliberation: Deliberation) -> APIRouter:
             async with service.admission.admitted(deadline), within(deadline, "its text was read"):
                 tokens = await service.blocking(_tokens, service.base, asked)
                 field = "text" if asked.messages is None else "messages"
-                return await deliberation.keep(tokens, asked.deliberate or "auto", field=field)
+                return await deliberation.keep(
+                    tokens, asked.deliberate or "auto", deadline=deadline, field=field
+                )
 
         name, new, outcome = await unless_gone(request.receive, kept())
         shown = _shown(deliberation.lookup.entry(name)) | {"deliberate": outcome.to_dict()}

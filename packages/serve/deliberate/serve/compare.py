@@ -5,6 +5,7 @@ prompt --> plain cache, augmented cache --answer's tokens each--> two log-probab
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -99,9 +100,9 @@ class _Comparison:
             within(deadline, "its answer was compared"),
         ):
             prompt, answer = await service.blocking(self._tokens)
-            start = self._deliberation.start
-            plain = await start(prompt, "never", named=asked.cache)
-            thought = await start(prompt, asked.deliberate or "wait", named=asked.cache)
+            start = partial(self._deliberation.start, prompt, named=asked.cache, deadline=deadline)
+            plain = await start("never")
+            thought = await start(asked.deliberate or "wait")
             self._check_room(max(plain.cache.next_position, thought.cache.next_position), answer)
             without = await service.blocking(self._scores, plain.cache, answer)
             outcome = thought.outcome

@@ -46,6 +46,7 @@ class Deliberation:
         token_ids: Tensor,
         mode: Mode,
         *,
+        deadline: float,
         named: str | None = None,
         whole: bool = False,
         field: str = "prompt",
@@ -55,6 +56,7 @@ class Deliberation:
         Args:
             token_ids: The prompt; with `named`, what follows that cache and possibly nothing.
             mode: What is wanted of latents.
+            deadline: When the request must have ended, by the loop's clock.
             named: A stored cache.
             whole: Whether the prompt repeats the named cache's text.
             field: Of the request, that holds the prompt.
@@ -75,17 +77,20 @@ class Deliberation:
         elif not self._asking.possible:
             outcome.latents = "absent"
         elif named is None:
-            return await self._of_prompt(found, outcome)
+            return await self._of_prompt(found, outcome, deadline)
         else:
-            return await self._of_named(found, named, outcome)
+            return await self._of_named(found, named, outcome, deadline)
         return _begun(found, await self._plain(found), outcome)
 
-    async def keep(self, token_ids: Tensor, mode: Mode, *, field: str) -> tuple[str, bool, Outcome]:
+    async def keep(
+        self, token_ids: Tensor, mode: Mode, *, deadline: float, field: str
+    ) -> tuple[str, bool, Outcome]:
         """Store the cache of a text, and have it thought over.
 
         Args:
             token_ids: The text.
             mode: What is wanted of latents.
+            deadline: When the request must have ended, by the loop's clock.
             field: Of the request, that holds the text.
 
         Returns:
@@ -120,7 +125,7 @@ class Deliberation:
             except QueueFullError as error:
                 raise ApiError(429, str(error), code="queue_full", retry_after=SOON) from error
             if mode == "wait":
-                await self._asking.patience(asked, outcome)
+                await self._asking.patience(asked, outcome, deadline=deadline)
             entry = self.lookup.entry(name)
             if entry.state == "augmented":
                 outcome.latents = "used"
@@ -128,7 +133,7 @@ class Deliberation:
                 outcome.latents, outcome.reason = "failed", entry.reason
         return name, new, outcome
 
-    async def _of_prompt(self, found: Found, outcome: Outcome) -> Start:
+    async def _of_prompt(self, found: Found, outcome: Outcome, deadline: float) -> Start:
         """No cache was named: the latents wanted are those at the prompt's end."""
         plain = await self._plain(found)
         if not await self._asking.worthwhile(plain, outcome):
@@ -136,13 +141,13 @@ class Deliberation:
         late = Late(behind=0)
         thinking = self._in_background(self._store_and_follow(plain, outcome, late))
         if outcome.mode == "wait":
-            await self._asking.patience(thinking, outcome)
+            await self._asking.patience(thinking, outcome, deadline=deadline)
             if late.cache is not None:
                 fits = self._fits(late.cache, found.rest[:0], outcome)
                 return _begun(found, late.cache if fits else plain, outcome)
         return _begun(found, plain, outcome, late)
 
-    async def _of_named(self, found: Found, name: str, outcome: Outcome) -> Start:
+    async def _of_named(self, found: Found, name: str, outcome: Outcome, deadline: float) -> Start:
         """The latents wanted are those of the cache that was named, at its own end."""
         assert found.cache is not None
         if self.lookup.entry(name).state == "failed":
@@ -154,7 +159,7 @@ class Deliberation:
         late = Late(behind=len(found.rest))
         thinking = self._in_background(self._follow(name, outcome, late))
         if outcome.mode == "wait":
-            await self._asking.patience(thinking, outcome)
+            await self._asking.patience(thinking, outcome, deadline=deadline)
             if late.cache is not None:
                 if self._fits(late.cache, found.rest, outcome):
                     return _begun(found, await self._read(found.rest, late.cache), outcome)
