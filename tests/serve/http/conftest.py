@@ -147,6 +147,12 @@ def eventually() -> Callable[..., None]:
     return eventually
 
 
+@pytest.fixture
+def worker_class() -> type[Obedient]:
+    """What the servers' coprocessors are, for tests that have them begin otherwise."""
+    return Obedient
+
+
 @pytest.fixture(scope="session")
 def opened_server() -> Callable[..., Any]:
     """Opens a server, for fixtures that outlive a test."""

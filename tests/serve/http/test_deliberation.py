@@ -6,6 +6,7 @@ coprocessor is unavailable or if a given cache is deemed not to require extra co
 
 import dataclasses
 import gc
+import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -174,6 +175,23 @@ class TestUnavailable:
         assert outcome_of(body)["latents"] == "not_ready"
         assert outcome_of(body)["waited_seconds"] >= 0.19  # a timer may go off a little early
         assert text_of(body) == alone(server.base, PROMPT).text
+
+    def test_who_waits_while_the_coprocessor_starts_is_told_so_and_has_latents_later(
+        self, start, monkeypatch, worker_class
+    ):
+        loaded = threading.Event()
+        monkeypatch.setattr(worker_class, "alive", property(lambda _: loaded.is_set()))
+        monkeypatch.setattr(worker_class, "start", lambda _: loaded.wait(30))
+        server = start(wait_seconds=0.2)
+        ready = server.http.get("/ready")
+        assert (ready.status_code, ready.json()["thinker"]) == (200, "starting")
+        body = server.complete(PROMPT, deliberate="wait")
+        assert outcome_of(body)["latents"] == "not_ready"
+        assert outcome_of(body)["reason"].endswith("within 0.2 s: the coprocessor is starting")
+        assert text_of(body) == alone(server.base, PROMPT).text
+        loaded.set()
+        wait_until(lambda: states(server) == ["augmented"])
+        assert outcome_of(server.complete(PROMPT))["latents"] == "used"
 
     @pytest.mark.parametrize("named", [False, True])
     def test_who_waits_for_latents_has_time_left_for_the_answer(self, start, named):
