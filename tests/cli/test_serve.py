@@ -138,7 +138,7 @@ class TestRefused:
                 "--base nosuch": "which coprocessor serves 'nosuch'?",
                 "--base ./nosuch --thinker none": "no base model at './nosuch'",
                 "--coprocessor nosuch": "no coprocessor at 'nosuch'",
-                f"--port {port}": f"cannot listen at 127.0.0.1:{port}: address already in use",
+                f"--port {port}": f":{port}: address already in use; choose",
             }
             process = subprocess.run(
                 [sys.executable, "-c", IN_A_PROCESS, *typed],

@@ -14,6 +14,7 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
+        reason = reason.partition(" (while")[0]  # Python adds the address once more
         raise OSError(
             f"cannot listen at {host}:{port}: {reason.lower()}; choose another with --host and "
             "--port"
