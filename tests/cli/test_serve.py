@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,14 @@ from pathlib import Path
 import pytest
 
 from deliberate.cli.commands import serve as command
+
+IN_A_PROCESS = """
+import sys
+from deliberate.cli.main import main
+for typed in sys.argv[1:]:
+    code = main(["serve", *typed.split()])
+    print(code, [name for name in ("torch", "transformers", "datasets") if name in sys.modules])
+"""
 
 
 @pytest.fixture
@@ -118,13 +127,33 @@ class TestRefused:
     def test_a_wrong_option_is_refused_before_anything_is_loaded(self, refused, option, value):
         assert str(value) in refused("serve", option, value, code=2)
 
+    def test_what_is_wrong_or_taken_is_told_without_anything_heavy(self, environment, tmp_path):
+        with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
+            port = taken.getsockname()[1]
+            typed = {
+                "--port 70000": "port must be from 0 to 65535, got 70000",
+                "--gate -1": "gate must be at least 0 nats and finite, got -1.0",
+                "--engine vllm --engine-url nowhere": "engine_url must be like http://host:8000",
+                "--thinker-device gpu": "no device 'gpu' here",
+                "--base nosuch": "which coprocessor serves 'nosuch'?",
+                "--base ./nosuch --thinker none": "no base model at './nosuch'",
+                "--coprocessor nosuch": "no coprocessor at 'nosuch'",
+                f"--port {port}": f":{port}: address already in use; choose",
+            }
+            process = subprocess.run(
+                [sys.executable, "-c", IN_A_PROCESS, *typed],
+                capture_output=True, text=True, check=True, cwd=tmp_path, env=environment,
+            )  # fmt: skip
+        codes = [2] * 5 + [1] * 3
+        assert process.stdout.splitlines() == [f"{code} []" for code in codes], process
+        for line, said in zip(process.stderr.splitlines(), typed.values(), strict=True):
+            assert said in line
+
     def test_a_device_is_of_a_process_only(self, refused):
         line = refused("serve", "--thinker", "thread", "--thinker-device", "cpu", code=2)
         assert "--thinker is thread" in line
 
     def test_a_port_that_is_taken_is_named(self, refused):
-        import socket
-
         with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
             port = taken.getsockname()[1]
             assert f"127.0.0.1:{port}" in refused("serve", "--port", port)
@@ -139,15 +168,19 @@ class TestRefused:
         assert "--thinker none" in line
 
     def test_a_second_server_on_a_store_is_refused_by_the_first_one_s_process(
-        self, refused, llama_folder, tmp_path
+        self, refused, llama_folder, tmp_path, monkeypatch
     ):
+        from deliberate.core.base import base_fingerprint
         from deliberate.core.folder_lock import FolderLock
 
-        held = FolderLock(tmp_path / "store")
+        monkeypatch.delattr(command, "load_base")  # it is told before the base is loaded
         arguments = ("--base", llama_folder, "--thinker", "none", "--port", 0)
-        line = refused("serve", *arguments, "--store", tmp_path / "store")
-        assert f"in use by process {os.getpid()}" in line
-        held.release()
+        usual = tmp_path / "home" / "deliberate" / "caches" / base_fingerprint(str(llama_folder))
+        mine = tmp_path / "store"
+        for folder, named in ((mine, ("--store", mine)), (usual, ())):
+            with FolderLock(folder):
+                line = refused("serve", *arguments, *named)
+            assert f"in use by process {os.getpid()}" in line
 
     def test_a_coprocessor_that_is_not_there_is_refused(self, refused):
         assert "nothing" in refused("serve", "--coprocessor", "./nothing", "--port", 0)

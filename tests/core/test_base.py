@@ -23,7 +23,7 @@ from transformers import (
     T5Config,
 )
 
-from deliberate.core.base import Base, check_supported, final_norm, load_base
+from deliberate.core.base import Base, base_fingerprint, check_supported, final_norm, load_base
 from deliberate.core.coprocessor import STARTS, coprocessor_config
 from deliberate.core.errors import DeliberateError, UnsupportedModelError
 from deliberate.core.kinds import build
@@ -131,6 +131,7 @@ def test_an_unknown_id_without_a_network_is_refused_in_one_line(monkeypatch):
 
 def test_the_fingerprint_is_of_weights_and_architecture_and_not_of_dtype(llama, llama_folder):
     first = load_base(str(llama_folder)).fingerprint
+    assert base_fingerprint(str(llama_folder)) == first
     assert load_base(str(llama_folder), dtype=torch.bfloat16).fingerprint == first
     config = json.loads((llama_folder / "config.json").read_text())
     other = {**config, "rms_norm_eps": 1e-3}

@@ -3,7 +3,6 @@
 parameters --one that excludes another, or a run that is nowhere--> one sentence
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +11,7 @@ from typing import Any
 from deliberate.cli.eval_against import parsed
 from deliberate.cli.eval_names import EMBEDDED_RUNS, delays
 from deliberate.cli.eval_tasks import PERPLEXITY, PROBLEMS
-
-_MAYBE_HUB_ID = re.compile(r"(hf://(models/)?)?[^/@]+/[^/@]+(@.*)?", re.DOTALL)
-"""Every id of the Hub's, and more; `deliberate.core.hub_id` tells them apart."""
+from deliberate.cli.places import check_there
 
 
 def check_runs(runs: Sequence[str], baselines: Iterable[str]) -> None:
@@ -35,27 +32,8 @@ def check_runs(runs: Sequence[str], baselines: Iterable[str]) -> None:
             raise ValueError(f"{run!r} is named twice: name each run once")
         places.add(place)
     for run in (*runs, *baselines):
-        _check_there(run)
-
-
-def _check_there(run: str) -> None:
-    """See that a run's name is of a folder, or of one that the Hub may have.
-
-    Raises:
-        FileNotFoundError: it is not.
-        NotADirectoryError: it is a file's.
-    """
-    if run in EMBEDDED_RUNS:
-        return
-    if run and Path(run).is_file():
-        raise NotADirectoryError(
-            f"{run!r} is a file and not a coprocessor's folder: name the folder"
-        )
-    if not (run and Path(run).is_dir()) and not _MAYBE_HUB_ID.fullmatch(run):
-        raise FileNotFoundError(
-            f"no coprocessor at {run!r:.200}: it is neither a folder nor a Hub id like 'user/repo' "
-            "or 'user/repo@revision'"
-        )
+        if run not in EMBEDDED_RUNS:
+            check_there(run, what="coprocessor")
 
 
 def check_texts(wanted: Sequence[str], said: Mapping[str, Any]) -> None:

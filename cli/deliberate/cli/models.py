@@ -74,17 +74,36 @@ def load_base(
         DeliberateError: it cannot be loaded; says who named it.
     """
     from deliberate.core.base import load_base as load
+
+    with patient_bars(), _said_by(named_by):
+        return load(name, revision=revision or None, dtype=dtype, device=device)
+
+
+def base_fingerprint(name: str, *, revision: str = "", named_by: str = "") -> str:
+    """What identifies a base, without loading it; arguments and errors are those of `load_base`."""
+    from deliberate.core.base import base_fingerprint as of
+
+    with patient_bars(), _said_by(named_by):
+        return of(name, revision=revision or None)
+
+
+@contextmanager
+def _said_by(named_by: str) -> Generator[None]:
+    """Say in a failure which file names the base, where the user did not.
+
+    Raises:
+        DeliberateError: the block raised it.
+    """
     from deliberate.core.errors import DeliberateError
 
-    with patient_bars():
-        try:
-            return load(name, revision=revision or None, dtype=dtype, device=device)
-        except DeliberateError as error:
-            if not named_by:
-                raise
-            raise DeliberateError(
-                f"{error} ({named_by!r} names this base; say with --base where it is now)"
-            ) from error
+    try:
+        yield
+    except DeliberateError as error:
+        if not named_by:
+            raise
+        raise DeliberateError(
+            f"{error} ({named_by!r} names this base; say with --base where it is now)"
+        ) from error
 
 
 def load_coprocessor(name: str, base: "Base") -> "Trained":

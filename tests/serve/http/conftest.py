@@ -20,7 +20,8 @@ from deliberate.core import augment, build, coprocessor_config
 from deliberate.core.base import Base
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.serve.engine import Engine
-from deliberate.serve.run import Server, listen
+from deliberate.serve.listening import listen
+from deliberate.serve.run import Server
 from deliberate.serve.service import Service
 from deliberate.serve.settings import Settings
 from deliberate.serve.store import Store

@@ -12,15 +12,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deliberate.cli import engine_options, options
+from deliberate.cli.devices import check_device
 from deliberate.cli.dry_run import bytes_of
+from deliberate.cli.eval_names import EMBEDDED_RUNS
 from deliberate.cli.failures import configuring
-from deliberate.cli.models import chosen_device, chosen_dtype, load_base, patient_bars
+from deliberate.cli.models import (
+    base_fingerprint,
+    chosen_device,
+    chosen_dtype,
+    load_base,
+    patient_bars,
+)
+from deliberate.cli.places import check_there
 from deliberate.cli.terminal import note
 
 if TYPE_CHECKING:
+    from socket import socket
+
     import torch
 
-    from deliberate.core.base import Base
     from deliberate.serve.settings import Settings
 
 
@@ -190,16 +200,24 @@ def serve(
             memory_bytes=bytes_of(memory_budget),
         )
     coprocessor = _of_base(coprocessor, base, thinker)
-    places = _Places(
-        thinker=thinker,
-        device=chosen_device(device),
-        thinker_device=_thinker_device(thinker_device, thinker),
-    )
-    _serve(settings, base, coprocessor, store, places, dtype, named=name)
+    _check_names(base, coprocessor)
+    _check_thinker_device(thinker_device, thinker)
+    from deliberate.serve.listening import listen
+
+    with listen(settings.host, settings.port) as listening:  # before torch is imported
+        places = _Places(
+            thinker=thinker,
+            device=chosen_device(device),
+            thinker_device=None
+            if thinker_device is None
+            else chosen_device(thinker_device, hint="--thinker-device"),
+        )
+        _serve(settings, listening, base, coprocessor, store, places, dtype, named=name)
 
 
 def _serve(
     settings: "Settings",
+    listening: "socket",
     base: str | None,
     coprocessor: str | None,
     store: Path | None,
@@ -212,14 +230,17 @@ def _serve(
     from deliberate.core.atomic import check_writable
     from deliberate.serve.assembly import assemble
     from deliberate.serve.logs import to_stderr
-    from deliberate.serve.run import listen, run
+    from deliberate.serve.run import run
+    from deliberate.serve.store_lock import lock_store
 
     if store is not None:
         check_writable(store)
-    with listen(settings.host, settings.port) as listening:
-        loaded = _base(base, coprocessor, places.device, dtype)
+    base, origin = _origin(base, coprocessor)
+    folder = store or _default_store(base_fingerprint(base, **origin))
+    with lock_store(folder) as lock:  # before the base is loaded
+        numbers = chosen_dtype(dtype, places.device)
+        loaded = load_base(base, dtype=numbers, device=places.device, **origin)
         settings = dataclasses.replace(settings, name=named or Path(loaded.id).name)
-        folder = _default_store(loaded) if store is None else store
         with patient_bars():
             service = assemble(
                 loaded,
@@ -228,6 +249,7 @@ def _serve(
                 coprocessor=coprocessor,
                 place=places.thinker.value,
                 device=places.thinker_device,
+                lock=lock,
             )
         to_stderr()
         host, port = listening.getsockname()[:2]
@@ -259,40 +281,51 @@ def _of_base(coprocessor: str | None, base: str | None, thinker: ThinkerPlace) -
     return None
 
 
-def _thinker_device(name: str | None, thinker: ThinkerPlace) -> "torch.device | None":
-    """The device of the coprocessor's process, if it is named.
+def _check_names(base: str | None, coprocessor: str | None) -> None:
+    """See that the models may be found.
 
     Raises:
-        typer.BadParameter: there is no such device, or no such process.
+        OSError: one of them is neither here nor can it be on the Hub.
+    """
+    if base is not None:
+        check_there(base, what="base model", bare=True)
+    if coprocessor is not None and coprocessor not in EMBEDDED_RUNS:
+        check_there(coprocessor, what="coprocessor")
+
+
+def _check_thinker_device(name: str | None, thinker: ThinkerPlace) -> None:
+    """See that the device of the coprocessor's process may be one.
+
+    Raises:
+        typer.BadParameter: no machine has such a device, or there is no such process.
     """
     if name is None:
-        return None
+        return
     if thinker is not ThinkerPlace.PROCESS:
         raise typer.BadParameter(
             f"--thinker-device {name} is a process's and --thinker is {thinker.value}: leave it out"
         )
-    return chosen_device(name, hint="--thinker-device")
+    try:
+        check_device(name)
+    except typer.BadParameter as error:
+        raise typer.BadParameter(error.message, param_hint="--thinker-device") from error
 
 
-def _base(
-    name: str | None, coprocessor: str | None, device: "torch.device", dtype: options.Dtype | None
-) -> "Base":
-    """The base of that name, or the one that the coprocessor names."""
+def _origin(name: str | None, coprocessor: str | None) -> tuple[str, dict[str, str]]:
+    """The base's name, or the one that the coprocessor names, and which of its revisions."""
     from deliberate.core.checkpoint import find_coprocessor, read_config
 
-    origin = {}
-    if name is None:
-        assert coprocessor is not None
-        stated = read_config(find_coprocessor(coprocessor))["base"]
-        name = stated["id"]
-        origin = {"revision": stated["revision"], "named_by": coprocessor}
-    return load_base(name, dtype=chosen_dtype(dtype, device), device=device, **origin)
+    if name is not None:
+        return name, {}
+    assert coprocessor is not None
+    stated = read_config(find_coprocessor(coprocessor))["base"]
+    return stated["id"], {"revision": stated["revision"], "named_by": coprocessor}
 
 
-def _default_store(base: "Base") -> Path:
+def _default_store(fingerprint: str) -> Path:
     """A folder for this base's caches, beside what else is kept for the user."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "deliberate" / "caches" / base.fingerprint
+    return Path(root) / "deliberate" / "caches" / fingerprint
 
 
 def _require_extra() -> None:

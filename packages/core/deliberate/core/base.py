@@ -143,12 +143,8 @@ def load_base(
         DeliberateError: there is no such model, or its files cannot be read.
         UnsupportedModelError: the model cannot be augmented; found before its weights are read.
     """
-    if name == EMBEDDED:
-        found = hub.Found(folder=NANO / "base")
-    else:
-        found = hub.resolve(name, revision=revision, what="base model", bare=True)
+    found = _find(name, revision)
     folder = found.folder
-    model_folder.check(folder, name=name)
     try:
         # Said aloud: transformers otherwise asks on the terminal whether to run code it was sent.
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -169,6 +165,33 @@ def load_base(
         revision=found.commit,
         fingerprint=fingerprint.of_base(folder),
     )
+
+
+def base_fingerprint(name: str, *, revision: str | None = None) -> str:
+    """The fingerprint that a base will have, before it is loaded.
+
+    Args:
+        name: As in `load_base`.
+        revision: As in `load_base`.
+
+    Raises:
+        DeliberateError: there is no such model, or its files cannot be read.
+    """
+    folder = _find(name, revision).folder
+    try:
+        return fingerprint.of_base(folder)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DeliberateError(f"cannot load {name!r} as a base model: {reason}") from error
+
+
+def _find(name: str, revision: str | None) -> hub.Found:
+    if name == EMBEDDED:
+        found = hub.Found(folder=NANO / "base")
+    else:
+        found = hub.resolve(name, revision=revision, what="base model", bare=True)
+    model_folder.check(found.folder, name=name)
+    return found
 
 
 def _id_of(found: hub.Found) -> str:

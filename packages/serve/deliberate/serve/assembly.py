@@ -18,6 +18,7 @@ from deliberate.core.checkpoint import (
     read_config,
 )
 from deliberate.core.errors import DeliberateError
+from deliberate.core.folder_lock import FolderLock
 from deliberate.serve.engine import Engine
 from deliberate.serve.service import Service
 from deliberate.serve.settings import Settings
@@ -41,6 +42,7 @@ def assemble(
     coprocessor: str | None,
     place: Place,
     device: torch.device | None = None,
+    lock: FolderLock | None = None,
 ) -> Service:
     """Open a store, and have a base and its coprocessor work on it.
 
@@ -51,6 +53,7 @@ def assemble(
         coprocessor: `nano`, a folder or a Hub id; none where the base is served alone.
         place: Where the coprocessor works; its latents made beforehand are served in any case.
         device: Of the coprocessor's process; the base's where none is named.
+        lock: Of the store, where it was taken before.
 
     Raises:
         DeliberateError: there is no such coprocessor, or it serves another base, or cannot be
@@ -67,6 +70,7 @@ def assemble(
         dtype=base.model.dtype,
         disk_bytes=settings.disk_bytes,
         memory_bytes=settings.memory_bytes,
+        lock=lock,
     )
     engine = _engine(base, settings)
     worker = _worker(base, engine, settings, coprocessor, mark, place, device or base.device)

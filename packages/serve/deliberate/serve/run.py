@@ -13,7 +13,6 @@ from types import FrameType
 
 import uvicorn
 
-from deliberate.core.errors import DeliberateError
 from deliberate.serve.app import create_app
 from deliberate.serve.logs import log
 from deliberate.serve.service import Service
@@ -92,23 +91,6 @@ class Server(uvicorn.Server):
             log("store not refreshed", level=logging.WARNING, reason=type(error).__name__)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens, before anything slow is done.
-
-    Raises:
-        DeliberateError: the address is taken, or is none of this machine.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DeliberateError(
-            f"cannot listen at {host}:{port}: {reason.lower()}; choose another with --host and "
-            "--port"
-        ) from error
-
-
 def run(
     service: Service, listening: socket.socket, *, on_ready: Callable[[], None] | None = None
 ) -> None:
@@ -116,7 +98,7 @@ def run(
 
     Args:
         service: Closed at the end.
-        listening: From `listen`.
+        listening: From `listening.listen`.
         on_ready: Called when requests are answered.
     """
     try:

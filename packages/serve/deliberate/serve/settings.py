@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field, fields
 
-from deliberate.serve.vllm_wire import checked_url
+from deliberate.serve.vllm_url import checked_url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

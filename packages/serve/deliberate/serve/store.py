@@ -21,7 +21,7 @@ from torch import Tensor
 
 from deliberate.core.cache import Cache, Origin
 from deliberate.core.cache_file import SUFFIX, save
-from deliberate.core.folder_lock import FolderInUseError, FolderLock
+from deliberate.core.folder_lock import FolderLock
 from deliberate.serve.entry import Entry, Report, State, Usage
 from deliberate.serve.index import Item
 from deliberate.serve.memory_tier import MemoryTier, num_bytes
@@ -32,8 +32,8 @@ from deliberate.serve.store_errors import (
     NoSuchCacheError,
     StoreError,
     StoreFullError,
-    StoreInUseError,
 )
+from deliberate.serve.store_lock import lock_store
 from deliberate.serve.tiers import Tiers
 
 
@@ -48,6 +48,7 @@ class Store:
         dtype: torch.dtype,
         disk_bytes: int,
         memory_bytes: int,
+        lock: FolderLock | None = None,
     ) -> None:
         """Open a folder, which no other process may open until `close`.
 
@@ -58,6 +59,7 @@ class Store:
             disk_bytes: Most bytes that files written by the store take; files that it finds do
                 not count, and are never removed.
             memory_bytes: Most bytes of caches held in memory.
+            lock: The folder's, from `lock_store`, where it was taken before; released by `close`.
 
         Raises:
             StoreError: the folder cannot be made or written.
@@ -70,7 +72,7 @@ class Store:
             coprocessor=origin.coprocessor_fingerprint,
         )
         self._lock = threading.RLock()
-        self._folder_lock = _locked(folder)
+        self._folder_lock = lock_store(folder) if lock is None else lock
         self._closed = False
         self._memory = MemoryTier(memory_bytes)
         try:
@@ -338,23 +340,3 @@ class Store:
             if in_place:
                 self._item(cache_id)
             self._tiers.install(source, cache)
-
-
-def _locked(folder: Path) -> FolderLock:
-    """The store's lock.
-
-    Raises:
-        StoreError: the folder cannot be made or written.
-        StoreInUseError: another process has opened it, or this one already has.
-    """
-    try:
-        return FolderLock(folder)
-    except OSError as error:
-        raise StoreError(
-            f"the store {str(folder)!r} cannot be written: {error.strerror}; name another folder"
-        ) from error
-    except FolderInUseError as error:
-        raise StoreInUseError(
-            f"the store {str(folder)!r} is in use by process {error.holder}: stop that server, or "
-            "name another folder"
-        ) from error

@@ -23,7 +23,8 @@ from deliberate.serve.engine import ClosedError, Engine
 from deliberate.serve.prompt import check_room
 from deliberate.serve.request import Request, Token
 from deliberate.serve.row import OnPiece, Row, Ticket
-from deliberate.serve.vllm_wire import RemoteError, Told, body, checked_url, connect, events
+from deliberate.serve.vllm_url import checked_url
+from deliberate.serve.vllm_wire import RemoteError, Told, body, connect, events
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
 import torch
 from jaxtyping import Float
@@ -76,18 +76,6 @@ def body(
         "return_tokens_as_token_ids": True,
         "ignore_eos": sampling.ignore_end,
     }
-
-
-def checked_url(url: str) -> SplitResult:
-    """An address taken apart.
-
-    Raises:
-        ValueError: it is none of a server.
-    """
-    parts = urlsplit(url.rstrip("/"))
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query:
-        raise ValueError(f"engine_url must be like http://host:8000, got {url!r}")
-    return parts
 
 
 def connect(url: SplitResult, timeout: float) -> http.client.HTTPConnection:
