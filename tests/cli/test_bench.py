@@ -132,7 +132,9 @@ def test_an_interrupted_run_goes_on_after_its_last_whole_set(bench, monkeypatch)
         return ask(model, benchmark, tasks, **more)
 
     monkeypatch.setattr(running, "ask_within_memory", interrupted)
-    assert bench("piqa,nq_open", "-o", "cut").code == 130
+    cut = bench("piqa,nq_open", "-o", "cut")
+    assert cut.code == 130
+    assert "interrupted; kept are piqa: go on with the same command and --resume" in cut.err
     assert sorted(path.name for path in Path("cut").iterdir()) == ["bench.json", "piqa.jsonl"]
     asked.append("nq_open")
     resumed = bench("piqa,nq_open", "--json", "-o", "cut", "--resume")
