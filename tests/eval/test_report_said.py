@@ -184,6 +184,17 @@ def test_prompts_that_lost_their_beginning_are_told_of_under_the_table(alone):
     assert note in page(heading(alone), sections(alone))
 
 
+def test_captions_say_which_of_several_delays_a_table_shows(alone):
+    [report] = alone["tasks"]["perplexity"]["result"]
+    caption = "Change of perplexity against the base alone"
+    for delay, said_of_it in ((0, ", latents at once"), (2, ", latents 2 tokens late")):
+        report["delay"] = delay
+        assert f"**{caption}{said_of_it}**" in said(alone)
+    del report["delays"]
+    report["delay"] = 0
+    assert f"**{caption}**" in said(alone)
+
+
 def test_a_run_with_a_time_and_no_problems_is_no_point(made_results):
     made_results["tasks"]["cost"]["result"]["rows"].pop()
     [section] = tradeoff(made_results)

@@ -72,6 +72,13 @@ def writes_latents(report: dict[str, Any]) -> bool:
     return kind not in KINDS or KINDS[kind].writes_latents
 
 
+def arrival(report: dict[str, Any]) -> str:
+    """What a caption adds of when the latents came; nothing where they came at once as always."""
+    if late := report.get("delay"):
+        return f", latents {counted(late, 'token')} late"
+    return ", latents at once" if report.get("delays") else ""
+
+
 def verdict(report: dict[str, Any]) -> str:
     """Where latents gain, where they do not, where they harm; or that it cannot be told."""
     unit = report.get("resampled", "passage")
