@@ -149,7 +149,7 @@ def _wanted(said: Mapping[str, Any]) -> list[str]:
         "--problems": [PROBLEMS],
         "--cost": [COST],
     }
-    given = [option for option in named if said[option.removeprefix("--")]]
+    given = [option for option in named if said[option.removeprefix("--")] not in (None, False)]
     first, *more = given or [""]
     if not first:
         return [PERPLEXITY]
