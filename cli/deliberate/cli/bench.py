@@ -4,7 +4,7 @@ names --questions, then models--> results set by set, a table, records in the ou
 """
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from deliberate.cli.models import load_coprocessor, patient_bars
 from deliberate.cli.terminal import emit, note
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from deliberate.core.base import Base
@@ -245,6 +246,19 @@ def _show(run: str, results: "Results", sets: dict[str, dict[str, Any]]) -> None
         "alone. p: McNemar's test on these, exact below 25 of them.",
         style="dim italic",
     )
+    say_too_few(console, sets)
+
+
+def say_too_few(console: "Console", sets: Mapping[str, Mapping[str, Any]]) -> None:
+    """Say which sets have so few questions that McNemar's test can never tell a difference."""
+    from deliberate.eval.bench.mcnemar import FEWEST_TO_TELL, LEVEL
+
+    few = ", ".join(name for name, each in sets.items() if each["questions"] < FEWEST_TO_TELL)
+    if few:
+        console.print(
+            f"Too few questions to tell a difference: {few}. Of fewer than {FEWEST_TO_TELL}, p is "
+            f"never below {LEVEL:g}."
+        )
 
 
 def _table(sets: dict[str, dict[str, Any]]) -> "Table":

@@ -132,6 +132,21 @@ def nearly_none(total: dict[str, Any]) -> str:
     )
 
 
+def few_problems(report: dict[str, Any]) -> str:
+    """What to say of families with so few problems that their intervals say little, else nothing.
+
+    Args:
+        report: Of problems, with `families`.
+    """
+    asked = {family: cells["all"].get("problems") for family, cells in report["families"].items()}
+    few = [name for name, n in asked.items() if isinstance(n, int) and n < FEWEST_UNITS]
+    if not few:
+        return ""
+    return (
+        f"Fewer than {FEWEST_UNITS} problems, and intervals not to be believed: {', '.join(few)}."
+    )
+
+
 def _told(changes: dict[str, Any]) -> tuple[list[str], list[str], list[str]]:
     """Tokens where the interval is below zero, above it and around it, of those measured."""
     known = {
