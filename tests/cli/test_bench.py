@@ -132,7 +132,9 @@ def test_an_interrupted_run_goes_on_after_its_last_whole_set(bench, monkeypatch)
         return ask(model, benchmark, tasks, **more)
 
     monkeypatch.setattr(running, "ask_within_memory", interrupted)
-    assert bench("piqa,nq_open", "-o", "cut").code == 130
+    cut = bench("piqa,nq_open", "-o", "cut")
+    assert cut.code == 130
+    assert "interrupted; kept are piqa: go on with the same command and --resume" in cut.err
     assert sorted(path.name for path in Path("cut").iterdir()) == ["bench.json", "piqa.jsonl"]
     asked.append("nq_open")
     resumed = bench("piqa,nq_open", "--json", "-o", "cut", "--resume")
@@ -205,6 +207,15 @@ def test_two_runs_are_compared(bench, run, refused):
     assert json.loads(outcome.out)["gained"] == json.loads(outcome.out)["lost"] == 0
     shown = run("compare", "one/piqa.jsonl", "two/piqa.jsonl", "--of", "base").out
     assert shown.startswith("6 questions, right with base: ")
+    assert "too few" not in shown
+    shown = bench("piqa,nq_open", "--bench-limit", "5", "-o", "few").out
+    told = (
+        "Too few questions to tell a difference: piqa, nq_open. Of fewer than 6, p is never below"
+    )
+    assert told in " ".join(shown.split())
+    assert told in " ".join(run("compare", "few", "few").out.split())
+    shown = run("compare", "few/piqa.jsonl", "few/piqa.jsonl").out
+    assert "too few questions to tell: of fewer than 6, p is never below 0.05" in shown
     assert "question 'piqa/0' is not in 'one/nq_open.jsonl'" in refused(
         "compare", "one/piqa.jsonl", "one/nq_open.jsonl"
     )

@@ -106,6 +106,7 @@ def test_several_runs_show_delays_and_domains_each(measured, run):
     Path("rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     few = ("--data", "rows.jsonl", "--field", "body", "--domain", "of", "--delay", "0,2")
     shown = run("eval", "five", "soft", *few, "--ahead", "4", "--length", "30").out
+    assert "perplexity by token after the anchor, latents at once" in " ".join(shown.split())
     assert (shown.count("late by"), shown.count("domain ")) == (2, 2)
     assert "--json, or -o FOLDER" in " ".join(shown.split())
     assert max(len(line) for line in shown.splitlines() if "/" not in line) <= 80

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from deliberate.cli import eval_against, eval_names
+from deliberate.cli import eval_against, eval_checks, eval_names
 from deliberate.cli.devices import DEVICES
 from deliberate.cli.eval_against import parsed
 from deliberate.cli.eval_checks import check_runs
@@ -15,6 +15,7 @@ from deliberate.cli.eval_names import check_benchmarks, delays, families, steps
 from deliberate.core.checkpoint import EMBEDDED_FOLDERS
 from deliberate.core.hub_id import parse
 from deliberate.core.problems import FAMILIES, MOST_STEPS
+from deliberate.core.sources import EMBEDDED, HUB_ID
 from deliberate.eval import chain, controls, results
 from deliberate.eval.bench import benchmarks
 from deliberate.eval.sample import MOST_SEED
@@ -23,6 +24,10 @@ HEAVY = ("torch", "transformers", "datasets", "huggingface_hub", "rich")
 
 TYPED = {
     "--against shufled": "no control 'shufled', the nearest is 'shuffled'",
+    "--against zero,none": "'zero,none' names 'none' beside others, and it stands alone",
+    "--bench=": "'' names nothing: name a benchmark",
+    "--bench piqa,,mmlu": "'piqa,,mmlu' names nothing beside one of its commas",
+    "--problems=": "'' names nothing: name a family of problems",
     "--problems word": "no family of problems 'word', the nearest is 'words'",
     "--problems all --steps 6-1": "steps must be like 1-6",
     "--delay 0,soon": "got '0,soon'",
@@ -66,6 +71,9 @@ THERE = {
     "a/b/c": "no coprocessor at 'a/b/c': it is neither a folder nor a Hub id",
     "taken.txt": "'taken.txt' is a file and not a coprocessor's folder: name the folder",
     "--against shuffled,pause:nowhere": "no coprocessor at 'nowhere'",
+    "--data /nope.txt": "no texts at '/nope.txt': give a file, a folder, a Hub id like",
+    "--suite quick --data rows/of.jsonl.gz": "no texts at 'rows/of.jsonl.gz'",
+    "--data stdlip": "or one of stdlib, installed, problems",
     "--soft nowhere": "no coprocessor at 'nowhere'",
     "--bench piqa --batch 1 nowhere": "no coprocessor at 'nowhere'",
 }
@@ -108,6 +116,8 @@ def test_what_is_known_is_what_there_is():
     assert eval_names.MOST_STEPS == MOST_STEPS
     assert eval_names.MOST_SEED == MOST_SEED
     assert tuple(EMBEDDED_FOLDERS) == eval_names.EMBEDDED_RUNS
+    assert (*EMBEDDED,) == eval_names.EMBEDDED_TEXTS
+    assert HUB_ID == eval_checks._DATASET_ID
     assert (results.FILE, benchmarks.RESULTS) == (eval_names.REPORT_FILE, eval_names.BENCH_FILE)
     assert eval_against.LATENCY == chain.LATENCY
 
@@ -126,14 +136,20 @@ def test_what_may_be_on_the_hub_is_not_refused_beforehand(name):
     assert parse(name, what="coprocessor").repo == "user/repo"
 
 
+@pytest.mark.parametrize("data", ["user/texts", "user/texts.json", "stdlib", ".", None])
+def test_texts_that_may_be_somewhere_are_not_refused_beforehand(data):
+    eval_checks._check_data(data)
+
+
 def test_names_are_read_and_the_nearest_is_told():
     assert families("words, symbols") == ("words", "symbols")
     assert families("all") == eval_names.FAMILIES
     for wrong, near in (("MMLU", "mmlu"), ("piqa,nq", "nq_open"), ("papers", "paper")):
         with pytest.raises(ValueError, match=f"the nearest is '{near}': known are paper, mmlu"):
             check_benchmarks(wrong)
-    with pytest.raises(ValueError, match="no benchmark ''"):
-        check_benchmarks("")
+    for read, what in ((families, "family of problems"), (check_benchmarks, "benchmark")):
+        with pytest.raises(ValueError, match=f"'' names nothing: name a {what}, or leave"):
+            read("")
 
 
 def test_numbers_are_read():
@@ -145,7 +161,7 @@ def test_numbers_are_read():
 
 
 def test_what_is_named_is_read_and_what_is_unknown_is_refused_with_the_nearest():
-    named = parsed("zero, shuffled,soft:runs/a:b,none,pause:p")
+    named = parsed("zero, shuffled,soft:runs/a:b,pause:p")
     assert named.controls == ("zero", "shuffled")
     assert named.baselines == {"soft": "runs/a:b", "pause": "p"}
     assert parsed("none").controls == ()
@@ -155,7 +171,9 @@ def test_what_is_named_is_read_and_what_is_unknown_is_refused_with_the_nearest()
         "shufled": "no control 'shufled', the nearest is 'shuffled': known are shuffled, ",
         "paus:x": "the nearest is 'pause:RUN'",
         "zero:x": "no control 'zero:x', the nearest is 'zero'",
-        "": "no control ''",
+        "": "'' names nothing: name a control, or leave the option out",
+        "zero, ": "'zero, ' names nothing beside one of its commas",
+        "none,zero,every:8": "'none,zero,every:8' names 'none' beside others, and it stands alone",
         "soft": "'soft' names no run: say soft:RUN",
         "soft:a,soft:b": "'soft' twice, 'a' and 'b'",
         "evry:3": "no control 'evry:3', the nearest is 'every:TOKENS'",

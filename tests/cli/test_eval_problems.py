@@ -52,6 +52,7 @@ def test_chains_of_thought_are_shown_with_their_tokens(run, coprocessor_folder):
     assert outcome.code == 0, outcome.err
     assert max(len(line) for line in outcome.out.splitlines() if "/" not in line) <= 80
     words = " ".join(outcome.out.split())
+    assert "Fewer than 10 problems, and intervals not to be believed: symbols." in words
     assert "latents again every 1 token against the base: " in words
     assert "latents against chain of thought, 2 tokens: " in words
     assert "Chain of thought, 3 tokens: the cue is a line end" in words

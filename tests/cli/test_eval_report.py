@@ -1,6 +1,7 @@
 """`deliberate eval -o FOLDER`: the report, task by task, gone on with, and never lost."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -167,7 +168,7 @@ def test_interrupted_problems_go_on_after_their_last_run(
         patch.setattr(accuracy, "ask_problems", interrupt)
         outcome = run(*ask)
     assert outcome.code == 130
-    assert "problems: interrupted; kept are problems of 1 of 2 runs: go on with" in outcome.err
+    assert "\ninterrupted; kept are problems of 1 of 2 runs: go on with" in outcome.err
     before = kept()["tasks"]["problems"]
     assert len(before["result"]) == 1
     outcome = run(*ask, "--resume")
@@ -183,6 +184,56 @@ def test_interrupted_problems_go_on_after_their_last_run(
     outcome = run(*ask, "--resume")
     assert "problems: measured before, kept\n" in outcome.err
     assert tasks == ["problems"] * 3
+
+
+def interrupted(monkeypatch, where, *, times=1):
+    """Have what is called there interrupted so many times, and then go its way."""
+    module, _, name = where.rpartition(".")
+    real, calls = getattr(import_module(module), name), []
+
+    def wrapper(*given, **named):
+        calls.append(name)
+        if len(calls) <= times:
+            raise KeyboardInterrupt
+        return real(*given, **named)
+
+    monkeypatch.setattr(where, wrapper)
+
+
+def test_only_what_the_same_command_would_keep_is_called_kept(
+    report, run, coprocessor_folder, monkeypatch
+):
+    ask = ("eval", coprocessor_folder, "--problems", "symbols", "--steps", "1", "-o", "report")
+    assert report().code == 0
+    assert run(*ask, "--count", "2", "--resume").code == 0
+    interrupted(monkeypatch, "deliberate.eval.accuracy.ask_problems")
+    outcome = run(*ask, "--count", "3", "--resume")
+    assert outcome.code == 130
+    assert "interrupted, and nothing new is kept yet: go on with the same command" in outcome.err
+
+
+def test_an_interrupt_while_the_report_is_written_waits_for_it(report, monkeypatch, tasks):
+    interrupted(monkeypatch, "deliberate.eval.results.render")
+    outcome = report()
+    assert outcome.code == 130
+    assert "interrupted; kept are perplexity: go on with the same command and --resume" in (
+        outcome.err
+    )
+    assert {"results.json", "report.html", "report.md"} <= {
+        path.name for path in Path("report").iterdir()
+    }
+    assert report("--resume").code == 0
+    assert tasks == ["perplexity"]
+
+
+@pytest.mark.parametrize("where", ["render", "write_bytes"])
+def test_a_second_interrupt_leaves_the_report_and_says_what_is_there(report, monkeypatch, where):
+    interrupted(monkeypatch, f"deliberate.eval.results.{where}", times=2)
+    outcome = report()
+    assert outcome.code == 130
+    said = "kept are perplexity:" if where == "render" else "and nothing is kept yet:"
+    assert said in outcome.err
+    assert not Path("report", "report.html").exists()
 
 
 def test_other_settings_are_measured_anew(report, tasks):

@@ -134,8 +134,24 @@ def test_its_tokens_are_as_many_as_latents_or_as_said_or_as_time_allows(spelled,
         "cot": writer.config.latents, "cot:7": 7, "cot:latency": 4
     }  # fmt: skip
     assert plans["cot:latency"].latency == took
-    with pytest.raises(TextError, match=r"64 positions, .* name a shorter .* as cot:30"):
-        plans_of(spelled, writer, ("cot:60",), asked)
+
+
+@pytest.mark.parametrize("tokens", [60, 5000])
+def test_the_chain_of_thought_that_is_advised_is_the_longest_that_fits(spelled, make, tokens):
+    writer, asked = make(spelled, "warm"), [problem("ab"), problem("abc")]
+    with pytest.raises(
+        TextError, match=r"64 positions, .* name a shorter chain of thought"
+    ) as told:
+        plans_of(spelled, writer, (f"cot:{tokens}",), asked)
+    most = int(str(told.value).rpartition("cot:")[2])
+    assert plans_of(spelled, writer, (f"cot:{most}",), asked)
+    with pytest.raises(TextError, match=f"as cot:{most}$"):
+        plans_of(spelled, writer, (f"cot:{most + 1}",), asked)
+
+
+def test_where_no_chain_of_thought_fits_none_is_advised(spelled, make):
+    with pytest.raises(TextError, match=r"ask fewer --steps$"):
+        plans_of(spelled, make(spelled, "warm"), ("cot:60",), [problem("ab" * 28)])
 
 
 def test_time_is_that_of_latents_and_of_a_token_each_a_median_of_turns(spelled, make, monkeypatch):

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from deliberate.eval.bench.mcnemar import McNemar
 from deliberate.eval.report_folder.blocks import Plot
 from deliberate.eval.report_folder.cost import cost
 from deliberate.eval.report_folder.document import heading, sections
@@ -182,6 +183,38 @@ def test_prompts_that_lost_their_beginning_are_told_of_under_the_table(alone):
     )
     assert note in said(alone).partition("## Benchmarks")[2].partition("## ")[0]
     assert note in page(heading(alone), sections(alone))
+
+
+def test_too_few_questions_are_told_from_no_difference(alone):
+    sets = alone["tasks"]["bench"]["result"]["sets"]
+    sets["boolq"]["questions"] = 5
+    told = "Too few questions to tell on boolq: of fewer than 6, McNemar's p is never below 0.05."
+    assert told in said(alone)
+    assert "No difference that can be told" not in said({**alone, "tasks": {
+        "bench": alone["tasks"]["bench"]
+    }})  # fmt: skip
+    assert McNemar(gained=5, lost=0).p > 0.05 > McNemar(gained=6, lost=0).p
+
+
+def test_too_few_problems_are_told_of(alone):
+    [report] = alone["tasks"]["problems"]["result"]
+    assert "not to be believed" not in said(alone).partition("## Problems")[2].partition("## ")[0]
+    family = next(iter(report["families"]))
+    report["families"][family]["all"]["problems"], report["problems"] = 4, 4
+    markdown = said(alone)
+    assert f"Fewer than 10 problems, and intervals not to be believed: {family}." in markdown
+    assert "Too few problems to tell whether latents solve more: 4." in markdown
+
+
+def test_captions_say_which_of_several_delays_a_table_shows(alone):
+    [report] = alone["tasks"]["perplexity"]["result"]
+    caption = "Change of perplexity against the base alone"
+    for delay, said_of_it in ((0, ", latents at once"), (2, ", latents 2 tokens late")):
+        report["delay"] = delay
+        assert f"**{caption}{said_of_it}**" in said(alone)
+    del report["delays"]
+    report["delay"] = 0
+    assert f"**{caption}**" in said(alone)
 
 
 def test_a_run_with_a_time_and_no_problems_is_no_point(made_results):

@@ -4,7 +4,8 @@ names --questions, then models--> results set by set, a table, records in the ou
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from deliberate.cli.models import load_coprocessor, patient_bars
 from deliberate.cli.terminal import emit, note
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from deliberate.core.base import Base
@@ -94,24 +96,29 @@ def run_bench(
         if folder is not None and not asked.resume:
             _begin_anew(folder)
         kept = _report(folder, base, trained, run, command_line(typed), asked.resume)
-        began = time.monotonic()
-        results = bench(
-            base,
-            trained,
-            prepared,
-            data=asked.data,
-            limit=asked.limit,
-            batch=asked.batch or BATCH,
-            folder=folder,
-            resume=asked.resume,
-            on_set=_tell,
-            on_note=note,
-        )
-    unkept = None
-    if kept is not None:
-        spent = time.monotonic() - began
-        kept.add(BENCH, results.settings, asdict(results), seconds=spent)
-        unkept = tried(kept.finish)
+        began, done, unkept = time.monotonic(), [], None
+
+        def on_set(name: str, result: dict[str, Any]) -> None:
+            done.append(name)
+            _tell(name, result)
+
+        with _way_on(folder, done):
+            results = bench(
+                base,
+                trained,
+                prepared,
+                data=asked.data,
+                limit=asked.limit,
+                batch=asked.batch or BATCH,
+                folder=folder,
+                resume=asked.resume,
+                on_set=on_set,
+                on_note=note,
+            )
+            if kept is not None:
+                spent = time.monotonic() - began
+                kept.add(BENCH, results.settings, asdict(results), seconds=spent)
+                unkept = tried(kept.finish)
     shown = {name: results.sets[name] for name in prepared.tasks}
     if folder is None:
         note("nothing was kept: -o DIR keeps a record of every answer")
@@ -123,6 +130,25 @@ def run_bench(
         _show(run, results, shown)
     if unkept is not None:
         raise unkept
+
+
+@contextmanager
+def _way_on(folder: Path | None, done: Sequence[str]) -> Generator[None]:
+    """Tell how to go on, if benchmarks are interrupted meanwhile and a folder keeps them.
+
+    Raises:
+        KeyboardInterrupt: as it came.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if folder is not None:
+            note(
+                f"interrupted; kept are {', '.join(done)}: go on with the same command and --resume"
+                if done
+                else "interrupted, and no benchmark was done: give the same command again"
+            )
+        raise
 
 
 def _folder(run: str, output: Path | None, resume: bool, force: bool) -> Path | None:
@@ -220,6 +246,19 @@ def _show(run: str, results: "Results", sets: dict[str, dict[str, Any]]) -> None
         "alone. p: McNemar's test on these, exact below 25 of them.",
         style="dim italic",
     )
+    say_too_few(console, sets)
+
+
+def say_too_few(console: "Console", sets: Mapping[str, Mapping[str, Any]]) -> None:
+    """Say which sets have so few questions that McNemar's test can never tell a difference."""
+    from deliberate.eval.bench.mcnemar import FEWEST_TO_TELL, LEVEL
+
+    few = ", ".join(name for name, each in sets.items() if each["questions"] < FEWEST_TO_TELL)
+    if few:
+        console.print(
+            f"Too few questions to tell a difference: {few}. Of fewer than {FEWEST_TO_TELL}, p is "
+            f"never below {LEVEL:g}."
+        )
 
 
 def _table(sets: dict[str, dict[str, Any]]) -> "Table":

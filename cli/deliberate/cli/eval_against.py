@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from deliberate.cli.eval_names import CONTROLS, unknown
+from deliberate.cli.eval_names import CONTROLS, listed, unknown
 
 if TYPE_CHECKING:
     from deliberate.eval import Sample
@@ -101,13 +101,19 @@ def parsed(named: str) -> Against:
 
     Raises:
         ValueError: there is nothing of such a name, a baseline has no run, or comes twice, or a
-            number is none.
+            number is none; `none` stands beside others.
     """
     controls: dict[str, None] = {}
     every: dict[int, None] = {}
     chains: dict[str, None] = {}
     baselines: dict[str, str] = {}
-    for each in (part.strip() for part in named.split(",")):
+    names = listed("control", named)
+    if NOTHING in names and len(names) > 1:
+        raise ValueError(
+            f"against {named!r} names {NOTHING!r} beside others, and it stands alone: leave out "
+            "it or them"
+        )
+    for each in names:
         name, colon, rest = each.partition(":")
         if name in BASELINES:
             _add_baseline(baselines, each, name, rest)

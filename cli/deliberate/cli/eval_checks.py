@@ -9,9 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from deliberate.cli.eval_against import parsed
-from deliberate.cli.eval_names import EMBEDDED_RUNS, delays
+from deliberate.cli.eval_names import EMBEDDED_RUNS, EMBEDDED_TEXTS, delays
 from deliberate.cli.eval_tasks import PERPLEXITY, PROBLEMS
 from deliberate.cli.places import check_there
+
+
+_DATASET_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+"""`deliberate.core.sources.HUB_ID`."""
+
+_FILE = re.compile(r".*\.(txt|(jsonl|parquet)(\.gz)?)")
+"""What is here or nowhere, though it be like such an id."""
 
 
 def check_runs(runs: Sequence[str], baselines: Iterable[str]) -> None:
@@ -50,6 +57,7 @@ def check_texts(wanted: Sequence[str], said: Mapping[str, Any]) -> None:
         return
     if said["data"] == "":
         raise ValueError("--data is empty: name held-out texts, or leave it out")
+    _check_data(said["data"])
     if said["skip_bad"] and said["data"] is None:
         raise ValueError("--skip-bad is for files of --data, and none is named: leave it out")
     if said["anchors"] is not None and said["every_token"]:
@@ -64,6 +72,21 @@ def check_texts(wanted: Sequence[str], said: Mapping[str, Any]) -> None:
         if PROBLEMS in wanted:  # which chains of thought are for
             against = replace(against, chains=())
         against.check(ahead=said["ahead"], delays=late)
+
+
+def _check_data(data: str | None) -> None:
+    """See that there may be texts of a name, as `deliberate.core.sources` looks for them again.
+
+    Raises:
+        FileNotFoundError: nothing here has that name, and nothing on the Hub can.
+    """
+    if data is None or data in EMBEDDED_TEXTS or Path(data).exists():
+        return
+    if not _DATASET_ID.fullmatch(data) or _FILE.fullmatch(data):
+        raise FileNotFoundError(
+            f"no texts at {data!r:.200}: give a file, a folder, a Hub id like 'owner/name' or one "
+            f"of {', '.join(EMBEDDED_TEXTS)}"
+        )
 
 
 def _check_columns(said: Mapping[str, Any]) -> None:

@@ -5,8 +5,8 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from deliberate.cli.terminal import note
 if TYPE_CHECKING:
     from deliberate.core.base import Base
     from deliberate.eval import Subject
+    from deliberate.eval.results import Results
 
 FILES = {"perplexity": "eval.json", "problems": "problems.json", "cost": "cost.json"}
 """By task, in the folder of the run that was measured."""
@@ -149,9 +150,6 @@ class Kept:
             task: Its name.
             settings: What has to be the same.
             measure: Gives plain values.
-
-        Raises:
-            KeyboardInterrupt: as it came, once the way to go on is told.
         """
         if self._results.done(task, settings):
             note(f"{task}: measured before, kept")
@@ -169,13 +167,10 @@ class Kept:
             task: Its name.
             settings: What has to be the same.
             measures: Of each run in turn, a list of one.
-
-        Raises:
-            KeyboardInterrupt: as `result`.
         """
         found = list(self._results.begun(task, settings) or [])
         if found:
-            note(f"{task}{self._of_runs(task)}: measured before, kept")
+            note(f"{task}{_of_runs(self._results, task)}: measured before, kept")
         for measure in measures[len(found) :]:
             which = f" run {len(found) + 1} of {len(measures)}" if len(measures) > 1 else ""
             note(f"{task}: measuring{which}")
@@ -190,17 +185,9 @@ class Kept:
         *,
         before: Sequence[Any] = (),
     ) -> Any:
-        """Measure and keep, with what was measured of the runs before.
-
-        Raises:
-            KeyboardInterrupt: as `result`.
-        """
+        """Measure and keep, with what was measured of the runs before."""
         began = time.monotonic()
-        try:
-            found = measure()
-        except KeyboardInterrupt:
-            note(self._way_on(task))
-            raise
+        found = measure()
         spent = time.monotonic() - began
         earlier = self._results.tasks[task]["seconds"] if before else 0.0
         found = [*before, *found] if before else found
@@ -221,19 +208,53 @@ class Kept:
         self._results.add(task, settings, seconds=seconds, result=found)
         self._unkept = tried(self._write) is not None
 
-    def _way_on(self, task: str) -> str:
-        if self._unkept:
-            return f"{task}: interrupted, and what was measured before could not be kept"
-        done = ", ".join(f"{each}{self._of_runs(each)}" for each in self._results.tasks)
-        if not done:
-            return f"{task}: interrupted, and nothing is kept yet: give the same command again"
-        return f"{task}: interrupted; kept are {done}: go on with the same command and --resume"
+    @contextmanager
+    def way_on(self, wanted: Mapping[str, Mapping[str, Any]]) -> Generator[None]:
+        """Tell how to go on, if what is done meanwhile is interrupted.
 
-    def _of_runs(self, task: str) -> str:
-        if not self._results.lacks_runs(task):
-            return ""
-        measured, runs = self._results.tasks[task]["result"], self._results.runs
-        return f" of {len(measured)} of {len(runs)} runs"
+        Args:
+            wanted: Settings by task, of all that the command measures.
+
+        Raises:
+            KeyboardInterrupt: as it came.
+        """
+        try:
+            yield
+        except KeyboardInterrupt:
+            note(self._way_on(wanted))
+            raise
+
+    def _way_on(self, wanted: Mapping[str, Mapping[str, Any]]) -> str:
+        """What of this command's tasks the folder holds, and how to go on with it."""
+        done = ", ".join(self._in_folder(wanted))
+        if done:
+            return f"interrupted; kept are {done}: go on with the same command and --resume"
+        if self._unkept:
+            return "interrupted, and what was measured before could not be kept"
+        if (self._folder / REPORT_FILE).exists():
+            return (
+                "interrupted, and nothing new is kept yet: go on with the same command and --resume"
+            )
+        return "interrupted, and nothing is kept yet: give the same command again"
+
+    def _in_folder(self, wanted: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Tasks that `--resume` would not measure again, as the document in the folder has them.
+
+        What is in memory may not have been written, and what the folder holds of other settings is
+        measured anew.
+        """
+        from deliberate.core.errors import DeliberateError
+        from deliberate.eval.results import Results
+
+        try:
+            there = Results.read(self._folder, like=self._results)
+        except DeliberateError:  # there is none, or one of other runs that was to be replaced
+            return []
+        return [
+            f"{task}{_of_runs(there, task)}"
+            for task, settings in wanted.items()
+            if there.begun(task, settings) is not None
+        ]
 
     def finish(self) -> None:
         """See that the page is there, also where nothing was left to be measured.
@@ -246,8 +267,25 @@ class Kept:
         note(f"wrote {self._folder / PAGE}")
 
     def _write(self) -> None:
-        self._results.write(self._folder)
+        """Write the report, before an interrupt takes effect too; a second one leaves it.
+
+        Raises:
+            KeyboardInterrupt: as it came.
+        """
+        try:
+            self._results.write(self._folder)
+        except KeyboardInterrupt:
+            note("interrupted; the report is written first (Ctrl-C again leaves it)")
+            self._results.write(self._folder)
+            raise
         self._written = True
+
+
+def _of_runs(results: "Results", task: str) -> str:
+    """Of how many runs a task was measured, if not of all."""
+    if not results.lacks_runs(task):
+        return ""
+    return f" of {len(results.tasks[task]['result'])} of {len(results.runs)} runs"
 
 
 def _own_folder(runs: Sequence[str]) -> Path | None:

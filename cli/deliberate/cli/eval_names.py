@@ -43,6 +43,9 @@ LIMITS: dict[str, tuple[int, int | None]] = {
 }
 """Least and most of options, as `Sample`, `ProblemSet` and `CostSetting` check them again."""
 
+EMBEDDED_TEXTS = ("stdlib", "installed", "problems")
+"""`deliberate.core.sources.EMBEDDED`."""
+
 EMBEDDED_RUNS = ("nano", "nano-soft")
 """`deliberate.core.checkpoint.EMBEDDED_FOLDERS`."""
 
@@ -63,6 +66,24 @@ def unknown(what: str, name: str, nearest: str, known: Sequence[str]) -> str:
         known: All of them.
     """
     return f"no {what} {name!r}, the nearest is {nearest!r}: known are {', '.join(known)}"
+
+
+def listed(what: str, named: str) -> tuple[str, ...]:
+    """Names with commas between them.
+
+    Args:
+        what: What each is the name of.
+        named: As it was typed.
+
+    Raises:
+        ValueError: one of them is empty.
+    """
+    found = tuple(each.strip() for each in named.split(","))
+    if not any(found):
+        raise ValueError(f"{named!r} names nothing: name a {what}, or leave the option out")
+    if not all(found):
+        raise ValueError(f"{named!r} names nothing beside one of its commas: leave that comma out")
+    return found
 
 
 def families(named: str) -> tuple[str, ...]:
@@ -138,7 +159,7 @@ def steps(named: str) -> tuple[int, ...]:
 
 
 def _known(what: str, named: str, known: Sequence[str]) -> tuple[str, ...]:
-    found = tuple(each.strip() for each in named.split(","))
+    found = listed(what, named)
     for name in found:
         if name not in known:
             (near,) = get_close_matches(name.lower(), known, n=1, cutoff=0.0)

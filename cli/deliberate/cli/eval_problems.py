@@ -104,10 +104,10 @@ def _show(result: dict[str, Any], run: str, base: str) -> None:
         say(console, f"{heading} against the base: {_said(total['against_base'][name])}.")
     for name, found in total["latents_against"].items():
         say(console, f"latents against {words[name]}: {_said(found)}.")
-    from deliberate.core.verdict import nearly_none
+    from deliberate.core.verdict import few_problems, nearly_none
 
-    if little := nearly_none(total):
-        say(console, little)
+    for caveat in filter(None, (nearly_none(total), few_problems(result))):
+        say(console, caveat)
 
 
 def _show_table(console: "Console", result: dict[str, Any], names: Mapping[str, str]) -> None:

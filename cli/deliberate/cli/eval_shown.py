@@ -23,12 +23,10 @@ def show(result: dict[str, Any], run: str, base: str) -> None:
     """
     from rich.console import Console
 
-    from deliberate.core.verdict import counted, verdict
+    from deliberate.core.verdict import verdict
 
     console = Console()
-    late = f", latents {counted(result['delay'], 'token')} late" if result["delay"] else ""
-    title = f"{run} for {base}: perplexity by token after the anchor{late}"
-    say(console, title, style="italic")
+    _say_title(console, f"{run} for {base}", result)
     for table in tables(result["perplexity"]["base"], conditions(result)):
         console.print(table)
     say(console, caption(result), style="dim italic")
@@ -56,8 +54,7 @@ def show_together(results: Sequence[dict[str, Any]], runs: Sequence[str], base: 
     from deliberate.core.verdict import counted, verdict, writes_latents
 
     console = Console()
-    title = f"{len(runs)} runs for {base}: perplexity by token after the anchor"
-    say(console, title, style="italic")
+    _say_title(console, f"{len(runs)} runs for {base}", results[0])
     columns = []
     for run, result in zip(runs, results, strict=True):
         setting = result["setting"]
@@ -81,6 +78,13 @@ def show_together(results: Sequence[dict[str, Any]], runs: Sequence[str], base: 
             "What else each run was compared with, and its gate: --json, or -o FOLDER for a report."
         )
         say(console, hint, style="dim italic")
+
+
+def _say_title(console: "Console", what: str, result: dict[str, Any]) -> None:
+    from deliberate.core.verdict import arrival
+
+    title = f"{what}: perplexity by token after the anchor{arrival(result)}"
+    say(console, title, style="italic")
 
 
 def say(console: "Console", text: str, *, style: str = "") -> None:

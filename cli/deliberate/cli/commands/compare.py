@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deliberate.cli import options
+from deliberate.cli.bench import say_too_few
 from deliberate.cli.terminal import emit, note
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def compare(
 
     Of two folders, each benchmark that both have records of.
     """
+    for path in (first, second):
+        path.stat()  # or say at once that there is nothing
     from deliberate.eval.bench.records import compare as compare_records
     from deliberate.eval.bench.records import shared
 
@@ -71,6 +74,12 @@ def _say(result: Mapping[str, Any], of: Condition) -> None:
         f"only the second right: {result['gained']:,}; only the first: {result['lost']:,}; "
         f"McNemar's p = {result['p']:.3g} ({how})"
     )
+    from deliberate.eval.bench.mcnemar import FEWEST_TO_TELL, LEVEL
+
+    if result["questions"] < FEWEST_TO_TELL:
+        typer.echo(
+            f"too few questions to tell: of fewer than {FEWEST_TO_TELL}, p is never below {LEVEL:g}"
+        )
 
 
 def _show(found: Mapping[str, Mapping[str, Any]], of: Condition) -> None:
@@ -85,6 +94,7 @@ def _show(found: Mapping[str, Mapping[str, Any]], of: Condition) -> None:
         "test on these, exact below 25 of them.",
         style="dim italic",
     )
+    say_too_few(console, found)
 
 
 def _table(found: Mapping[str, Mapping[str, Any]]) -> "Table":

@@ -4,6 +4,7 @@ options --> tasks --one after another--> results --> tables, one JSON object, a 
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -148,7 +149,7 @@ def _wanted(said: Mapping[str, Any]) -> list[str]:
         "--problems": [PROBLEMS],
         "--cost": [COST],
     }
-    given = [option for option in named if said[option.removeprefix("--")]]
+    given = [option for option in named if said[option.removeprefix("--")] not in (None, False)]
     first, *more = given or [""]
     if not first:
         return [PERPLEXITY]
@@ -200,42 +201,53 @@ def _measured(
     from deliberate.eval.subject import left_out
 
     load = cache(lambda name: load_coprocessor(name, base))
+    subjects = {task.name: load_subjects(runs, task.against, load) for task in tasks}
+    wanted = [task for task in tasks if not _is_left_out(task, subjects[task.name], len(tasks))]
+    settings = {
+        task.name: {**task.settings(), **_surroundings(base, subjects[task.name])}
+        for task in (wanted if where.folder is not None else ())
+    }
     kept = unkept = None
     if where.folder is not None:
-        subjects = load_subjects(runs, tasks[0].against, load)
-        command = command_line(typed)
-        kept = Kept(where.folder, base, subjects, command=command, names=runs, resume=where.resume)
+        kept = Kept(
+            where.folder,
+            base,
+            subjects[tasks[0].name],
+            command=command_line(typed),
+            names=runs,
+            resume=where.resume,
+        )
     found = {}
-    for task in tasks:
-        subjects = load_subjects(runs, task.against, load)
-        silent = [
-            each.trained.id for each in subjects if not each.trained.coprocessor.writes_latents
-        ]
-        if silent and task.name == PROBLEMS and len(tasks) > 1:
-            note(
-                f"problems: left out, since {', '.join(silent)} writes no latents to ask them with"
-            )
-            continue
-        lacking = {name for each in subjects if each.lenient for name in left_out(each)}
-        if lacking:
-            note(f"{task.name}: without {', '.join(sorted(lacking))}, which need more latents")
-        measure = partial(task.measure, base, subjects)
-        if kept is not None:
-            settings = {**task.settings(), **_surroundings(base, subjects)}
-            if task.name == PROBLEMS:  # which are asked of each run by itself
-                each = [partial(task.measure, base, [subject]) for subject in subjects]
-                found[task.name] = kept.by_run(task.name, settings, each)
+    with nullcontext() if kept is None else kept.way_on(settings):
+        for task in wanted:
+            own = subjects[task.name]
+            lacking = {name for each in own if each.lenient for name in left_out(each)}
+            if lacking:
+                note(f"{task.name}: without {', '.join(sorted(lacking))}, which need more latents")
+            measure = partial(task.measure, base, own)
+            if kept is None:
+                found[task.name] = measure()
+            elif task.name == PROBLEMS:  # which are asked of each run by itself
+                each = [partial(task.measure, base, [subject]) for subject in own]
+                found[task.name] = kept.by_run(task.name, settings[task.name], each)
             else:
-                found[task.name] = kept.result(task.name, settings, measure)
-        else:
-            found[task.name] = measure()
-        if where.file is not None:
-            whole = {name: as_object(each, runs) for name, each in found.items()}
-            result = whole if len(tasks) > 1 else whole[task.name]
-            unkept = tried(partial(write_file, where.file, result))
-    if kept is not None:
-        unkept = tried(kept.finish)
+                found[task.name] = kept.result(task.name, settings[task.name], measure)
+            if where.file is not None:
+                whole = {name: as_object(each, runs) for name, each in found.items()}
+                result = whole if len(tasks) > 1 else whole[task.name]
+                unkept = tried(partial(write_file, where.file, result))
+        if kept is not None:
+            unkept = tried(kept.finish)
     return found, unkept
+
+
+def _is_left_out(task: Task, subjects: "Sequence[Subject]", tasks: int) -> bool:
+    """Whether a task of several cannot be asked of these runs, which is said."""
+    silent = [each.trained.id for each in subjects if not each.trained.coprocessor.writes_latents]
+    if not silent or task.name != PROBLEMS or tasks == 1:
+        return False
+    note(f"problems: left out, since {', '.join(silent)} writes no latents to ask them with")
+    return True
 
 
 def _surroundings(base: "Base", subjects: "Sequence[Subject]") -> dict[str, Any]:

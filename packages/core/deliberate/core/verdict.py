@@ -72,6 +72,13 @@ def writes_latents(report: dict[str, Any]) -> bool:
     return kind not in KINDS or KINDS[kind].writes_latents
 
 
+def arrival(report: dict[str, Any]) -> str:
+    """What a caption adds of when the latents came; nothing where they came at once as always."""
+    if late := report.get("delay"):
+        return f", latents {counted(late, 'token')} late"
+    return ", latents at once" if report.get("delays") else ""
+
+
 def verdict(report: dict[str, Any]) -> str:
     """Where latents gain, where they do not, where they harm; or that it cannot be told."""
     unit = report.get("resampled", "passage")
@@ -122,6 +129,21 @@ def nearly_none(total: dict[str, Any]) -> str:
     return (
         f"Fewer than {NEARLY_NONE:g} % are solved, with or without latents: problems so hard "
         "for the base tell next to nothing of the latents."
+    )
+
+
+def few_problems(report: dict[str, Any]) -> str:
+    """What to say of families with so few problems that their intervals say little, else nothing.
+
+    Args:
+        report: Of problems, with `families`.
+    """
+    asked = {family: cells["all"].get("problems") for family, cells in report["families"].items()}
+    few = [name for name, n in asked.items() if isinstance(n, int) and n < FEWEST_UNITS]
+    if not few:
+        return ""
+    return (
+        f"Fewer than {FEWEST_UNITS} problems, and intervals not to be believed: {', '.join(few)}."
     )
 
 

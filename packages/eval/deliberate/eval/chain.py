@@ -21,7 +21,7 @@ from deliberate.core.memory import Smaller, batch_by_batch
 from deliberate.core.passages import Passage
 from deliberate.core.problems import Problem
 from deliberate.eval.latency import Latency, measure_latency
-from deliberate.eval.solve import check_room, judged, tokenized
+from deliberate.eval.solve import check_room, judged, taken, tokenized
 
 LATENCY = "cot:latency"
 """Names a chain of thought of as many tokens as the base decodes in the time of the latents."""
@@ -264,13 +264,18 @@ def _length(row: Passage) -> int:
 
 
 def _check_room(base: Base, asked: Sequence[Problem], tokens: int) -> None:
-    """Whether problems and chains of thought fit the base's positions, whatever the cue."""
-    for cue in CUES:
-        begun = max(len(_further(base, cue.answer, ended=ended)) for ended in (True, False))
-        check_room(
-            base,
-            _cued(base, cue, asked),
-            tokens + begun,
-            what="of a chain of thought",
-            out=f", or name a shorter chain of thought, as cot:{max(1, tokens // 2)}",
-        )
+    """Whether problems and chains of thought fit the base's positions, whatever the cue.
+
+    Raises:
+        TextError: they do not; names the longest chain that does, if any does.
+    """
+    cued = [(_begun(base, cue), _cued(base, cue, asked)) for cue in CUES]
+    most = (base.positions or 0) - max(begun + taken(rows) for begun, rows in cued)
+    out = f", or name a shorter chain of thought, as cot:{most}" if most > 0 else ""
+    for begun, rows in cued:
+        check_room(base, rows, tokens + begun, what="of a chain of thought", out=out)
+
+
+def _begun(base: Base, cue: Cue) -> int:
+    """Most tokens that begin an answer after a chain of thought."""
+    return max(len(_further(base, cue.answer, ended=ended)) for ended in (True, False))

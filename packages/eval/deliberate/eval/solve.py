@@ -160,14 +160,17 @@ def check_room(
     Raises:
         TextError: it does not.
     """
-    # Each batch makes room for its longest answer after its longest question.
-    longest = max(row.anchor or 0 for row in rows) + 1
-    needed = longest + count + max(map(_answer, rows))
+    longest, needed = max(row.anchor or 0 for row in rows) + 1, taken(rows) + count
     if base.positions is not None and needed > base.positions:
         raise TextError(
             f"{base.id!r} has {base.positions} positions, and a question of {longest} tokens with "
             f"{count} {what} and its answer takes {needed}: ask fewer --steps{out}"
         )
+
+
+def taken(rows: Sequence[Passage]) -> int:
+    """Tokens that the longest question and the longest answer take, which may be of one batch."""
+    return max(row.anchor or 0 for row in rows) + 1 + max(map(_answer, rows))
 
 
 def _check_askings(conditions: Mapping[str, Condition], rows: Sequence[Passage]) -> None:

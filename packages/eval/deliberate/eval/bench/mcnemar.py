@@ -9,6 +9,12 @@ from dataclasses import dataclass
 FEWEST_FOR_CHI_SQUARE = 25
 """Below this many differing questions the binomial distribution is summed instead."""
 
+LEVEL = 0.05
+"""Below this p a difference is told from none."""
+
+FEWEST_TO_TELL = 6
+"""Of fewer questions `p` is never below `LEVEL`: 5 that all differ the same way have 2 / 2**5."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McNemar:

@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from deliberate.eval.bench.mcnemar import FEWEST_TO_TELL, LEVEL
 from deliberate.eval.report_folder.blocks import Block, Cell, Said, Section, Table
 from deliberate.eval.report_folder.numbers import NONE, count, known, p_value, plain, signed
-
-LEVEL = 0.05
-"""Below this p a difference is told from none."""
 
 CONDITIONS = {"base": "base alone", "latents": "with latents"}
 """Who read a prompt, in words."""
@@ -24,6 +22,12 @@ def benchmarks(results: Mapping[str, Any]) -> list[Section]:
         left = "; ".join(f"{name}: {reason}" for name, reason in found["left_out"].items())
         blocks.append(Said(text=f"Left out: {left}.", quiet=True))
     return [Section(name="benchmarks", heading="Benchmarks", blocks=blocks)]
+
+
+def too_few(sets: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The sets of so few questions that the test can never tell a difference."""
+    asked = {name: each.get("questions") for name, each in sets.items()}
+    return [name for name, number in asked.items() if known(number) and number < FEWEST_TO_TELL]
 
 
 def side(found: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
-from deliberate.core.verdict import FEWEST_UNITS, counted, writes_latents
+from deliberate.core.verdict import FEWEST_UNITS, arrival, counted, writes_latents
 from deliberate.eval.report_folder.blocks import Block, Cell, Line, Plot, Said, Section, Table
 from deliberate.eval.report_folder.numbers import change, known, plain
 from deliberate.eval.report_folder.words import conditions, run_styles, runs_of, styles, titled
@@ -59,8 +59,7 @@ def measured_on(report: Mapping[str, Any]) -> str:
 def _changes(run: str, report: Mapping[str, Any]) -> Table:
     """A row a token, a column a condition."""
     words, base = conditions(report), report["perplexity"]["base"]
-    late = report.get("delay") or 0
-    arrive = f", latents {counted(late, 'token')} late" if late else ""
+    arrive = arrival(dict(report))
     return Table(
         caption=titled(run, f"change of perplexity against the base alone{arrive}"),
         head=["Token ahead", *words.values(), "Base perplexity"],
@@ -140,7 +139,8 @@ def _together(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     """The paper's table 1: a row a token, a column a run."""
     base = runs[0][1]["perplexity"]["base"]
     return Table(
-        caption="Change of perplexity against the base alone, runs side by side",
+        caption="Change of perplexity against the base alone, runs side by side"
+        + arrival(dict(runs[0][1])),
         head=["Token ahead", *(_column(*each) for each in runs), "Base perplexity"],
         rows=[
             [

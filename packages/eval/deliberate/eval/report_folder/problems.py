@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deliberate.core.verdict import nearly_none
+from deliberate.core.verdict import few_problems, nearly_none
 from deliberate.eval.report_folder.blocks import (
     Block,
     Cell,
@@ -70,8 +70,11 @@ def _solved(run: str, report: Mapping[str, Any]) -> Table:
             ]
             for name, cell in _cells(report).items()
         ],
-        note="Answers are decoded greedily, and are right or wrong as a whole. Intervals from "
-        "resampling problems; where all or none are solved they have no width and say little.",
+        note=" ".join([
+            "Answers are decoded greedily, and are right or wrong as a whole. Intervals from "
+            "resampling problems; where all or none are solved they have no width and say little.",
+            *filter(None, [few_problems(dict(report))]),
+        ]),
     )
 
 

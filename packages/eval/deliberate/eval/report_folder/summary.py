@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from deliberate.core.verdict import nearly_none, verdict
-from deliberate.eval.report_folder.benchmarks import LEVEL, side
+from deliberate.eval.bench.mcnemar import FEWEST_TO_TELL, LEVEL
+from deliberate.eval.report_folder.benchmarks import side, too_few
 from deliberate.eval.report_folder.blocks import Block, Figure, Figures, Said, Section
 from deliberate.eval.report_folder.cost import EXTREMES, extra_first_token
 from deliberate.eval.report_folder.numbers import alike, change, count, known, p_said, points
@@ -79,6 +80,9 @@ def _solved(report: Mapping[str, Any]) -> str:
     if alike(found):
         same = f"Nothing differs in which of {many} problems are solved, with or without latents."
         return " ".join([same, little] if little else [same, *_against(report)])
+    problems = report.get("problems")
+    if known(problems) and problems < FEWEST_TO_TELL:
+        return f"Too few problems to tell whether latents solve more: {many}."
     cell = points(found)
     how_many = MORE.get(cell.tone)
     what = (
@@ -115,7 +119,13 @@ def _asked(sets: Mapping[str, Mapping[str, Any]]) -> str:
         for tone, names in (("better", up), ("worse", down))
         if names
     ]
-    rest = len(sets) - len(up) - len(down)
+    few = too_few(sets)
+    if few:
+        sentences.append(
+            f"Too few questions to tell on {', '.join(few)}: of fewer than {FEWEST_TO_TELL}, "
+            f"McNemar's p is never below {LEVEL:g}."
+        )
+    rest = len(sets) - len(up) - len(down) - len(few)
     if rest:
         what = f"{rest} of {len(sets)} benchmarks" if sentences else "any benchmark"
         sentences.append(f"No difference that can be told on {what} (McNemar, p ≥ {LEVEL:g}).")
