@@ -3,6 +3,7 @@
 parameters --one that excludes another, or a run that is nowhere--> one sentence
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,6 @@ from deliberate.cli.eval_against import parsed
 from deliberate.cli.eval_names import EMBEDDED_RUNS, EMBEDDED_TEXTS, delays
 from deliberate.cli.eval_tasks import PERPLEXITY, PROBLEMS
 from deliberate.cli.places import check_there
-
 
 _DATASET_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 """`deliberate.core.sources.HUB_ID`."""
