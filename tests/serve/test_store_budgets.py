@@ -146,3 +146,17 @@ def test_plain_files_of_others_are_undecided_while_their_latents_have_room(
     assert roomy.decide(roomy.undecided(1)[0])
     assert not roomy.undecided(10)
     assert not roomy.decide(first)
+
+
+def test_what_is_decided_from_the_beginning_is_never_undecided(open_store, read):
+    store = open_store()
+    assert store.undecided(10) == []
+    first = store.put(read(0, 5))
+    second = store.put(read(0, 6), decided=True)
+    assert store.undecided(10) == [first]
+    store.put(read(0, 5), decided=True)
+    assert store.undecided(10) == []
+    assert not store.decide(second)
+    store.delete(second)
+    store.put(read(0, 6))
+    assert store.undecided(10) == [second]

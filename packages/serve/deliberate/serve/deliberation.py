@@ -105,7 +105,8 @@ class Deliberation:
         new = found.id is None or len(found.rest) > 0
         plain = await self._plain(found)
         try:
-            name = await self._service.blocking(self._service.store.put, plain)
+            put = self._service.store.put
+            name = await self._service.blocking(put, plain, decided=mode == "never")
         except (OSError, DeliberateError) as error:
             log("cache not stored", level=logging.ERROR, reason=short(error))
             raise ApiError(507, f"the cache cannot be stored: {short(error)}") from error
@@ -114,7 +115,6 @@ class Deliberation:
             outcome.latents = "used"
         elif mode == "never":
             outcome.latents = "never"
-            self._service.store.decide(name)
         elif not self._asking.possible:
             outcome.latents = "absent"
         elif not await self._asking.worthwhile(plain, outcome):

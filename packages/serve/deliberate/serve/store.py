@@ -98,11 +98,12 @@ class Store:
         with self._lock:
             self._shelf.make_room(0)
 
-    def put(self, cache: Cache) -> str:
+    def put(self, cache: Cache, *, decided: bool = False) -> str:
         """Keep a cache, unless one as good of the same text is there.
 
         Args:
             cache: By the store's base; another coprocessor's latents are left out.
+            decided: Whether it is none of `undecided`, from the beginning.
 
         Returns:
             Its id.
@@ -121,9 +122,10 @@ class Store:
                 if kept.latents is not None and not item.best.latents:
                     break
                 if self._tiers.touch(item):
+                    item.decided |= decided
                     return cache_id
             self._shelf.make_room(num_bytes(kept), place=self._shelf.place(cache_id))
-        self._write(private(kept), cache_id)
+        self._write(private(kept), cache_id, decided=decided)
         return cache_id
 
     def get(self, cache_id: str) -> Cache:
@@ -317,11 +319,14 @@ class Store:
         if self._closed:
             raise StoreError(f"the store {str(self.folder)!r} is closed")
 
-    def _write(self, cache: Cache, cache_id: str, *, in_place: bool = False) -> None:
+    def _write(
+        self, cache: Cache, cache_id: str, *, in_place: bool = False, decided: bool = False
+    ) -> None:
         path = self.work_path(cache_id)
         try:
             save(cache, path)
-            self._install(examine(path, self._served), cache, cache_id, in_place=in_place)
+            source = examine(path, self._served)
+            self._install(source, cache, cache_id, in_place=in_place, decided=decided)
         except OSError as error:
             raise StoreFullError(
                 f"the cache cannot be kept in {str(self.folder)!r}: {error}; free some space, or "
@@ -330,7 +335,15 @@ class Store:
         finally:
             path.unlink(missing_ok=True)
 
-    def _install(self, source: Source, cache: Cache, cache_id: str, *, in_place: bool) -> None:
+    def _install(
+        self,
+        source: Source,
+        cache: Cache,
+        cache_id: str,
+        *,
+        in_place: bool,
+        decided: bool = False,
+    ) -> None:
         if in_place and (source.address != cache_id or not source.latents):
             raise StoreError(
                 f"what was written for cache {cache_id!r} is not that text with its latents"
@@ -339,4 +352,4 @@ class Store:
             self._check_open()
             if in_place:
                 self._item(cache_id)
-            self._tiers.install(source, cache)
+            self._tiers.install(source, cache, decided=decided)

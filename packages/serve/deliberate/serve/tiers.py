@@ -47,14 +47,20 @@ class Tiers:
             if cache is not None:
                 return cache
 
-    def install(self, source: Source, cache: Cache) -> None:
+    def install(self, source: Source, cache: Cache, *, decided: bool) -> None:
         """Put a file just written in its place, and hold what is in it in memory.
+
+        Args:
+            source: The file.
+            cache: What is in it.
+            decided: Whether its item is decided from now on.
 
         Raises:
             StoreError: it is not by the models that are served.
             StoreFullError: what is in use leaves no room for it.
         """
         item = self._shelf.install(source)
+        item.decided |= decided
         if item.best is source:
             item.state, item.reason = "", ""
             self.keep(item, cache)
