@@ -10,6 +10,7 @@ from deliberate.cli import main as program
 from deliberate.cli import models, options, terminal
 from deliberate.cli.commands import inspect
 from deliberate.core.base import EMBEDDED
+from deliberate.eval.bench.records import Record, write
 
 HEAVY = ("torch", "transformers", "datasets", "huggingface_hub", "rich")
 COMMANDS = [name.name or name.callback.__name__ for name in program.app.registered_commands]
@@ -31,6 +32,18 @@ def test_help_imports_nothing_heavy(command):
     process = subprocess.run(asked, capture_output=True, text=True, check=True)
     assert process.stdout.startswith("Usage: deliberate")
     assert process.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("second", ["a.jsonl", "none.jsonl"])
+def test_two_files_of_records_are_compared_without_anything_heavy(tmp_path, second):
+    one = Record(
+        id="t/0", question="q", target="t", base=True, latents=False, answers={}, scores={}
+    )
+    write(tmp_path / "a.jsonl", [one])
+    asked = [sys.executable, "-c", HELP_IN_A_PROCESS, "compare", "a.jsonl", second]
+    process = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert process.returncode == int(second != "a.jsonl"), process.stderr
+    assert process.stderr.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -44,8 +44,6 @@ def compare(
 
     Of two folders, each benchmark that both have records of.
     """
-    for path in (first, second):
-        path.stat()  # or say at once that there is nothing
     from deliberate.eval.bench.records import compare as compare_records
     from deliberate.eval.bench.records import shared
 
