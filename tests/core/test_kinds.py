@@ -17,6 +17,11 @@ ANCHORS = torch.tensor([[0, 3, 8, 15], [1, 2, 9, 14]])
 AHEAD = 4
 
 
+@pytest.fixture
+def base(unlike_base):
+    return unlike_base
+
+
 def texts():
     return torch.randint(2, 67, (2, 20), generator=torch.Generator().manual_seed(3))
 

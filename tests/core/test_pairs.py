@@ -152,9 +152,9 @@ def test_a_template_may_hold_braces():
 
 
 @pytest.mark.parametrize("delay", [0, 2])
-def test_measured_answers_are_those_of_one_plain_forward(any_base, start, make, source, delay):
+def test_measured_answers_are_those_of_one_plain_forward(unlike_base, start, make, source, delay):
     """Over [question, z, answer] of each pair alone, and over [question, answer] without z."""
-    base, ahead = any_base, 6
+    base, ahead = unlike_base, 6
     coprocessor = make(base, start)
     rows = fitting(
         tokenized(base, source), Room(length=40, latents=3, ahead=ahead, delay=delay), source=source

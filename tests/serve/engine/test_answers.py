@@ -11,6 +11,11 @@ from deliberate.core.generate import Sampling, generate
 from deliberate.serve.engine import Request
 
 
+@pytest.fixture
+def base(unlike_base):
+    return unlike_base
+
+
 def text(seed: int, length: int) -> torch.Tensor:
     return torch.randint(2, 67, (length,), generator=torch.Generator().manual_seed(seed))
 
