@@ -28,7 +28,7 @@ demo: install
 
 # Tests side by side, each on one thread: tiny models gain nothing from more.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4
 
 check: install
 	$(BIN)/ruff format --check .
