@@ -1,15 +1,19 @@
-"""What an answer was made from is let go of at once, and not when Python next collects cycles.
+"""What an answer was made from is let go of at once, and its memory goes back to the system.
 
 A process that has loaded torch holds so many objects that a full collection comes after thousands
 of answers: whatever is in a reference cycle with a cache would fill the memory until then.
 """
 
+import ctypes
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from deliberate.core.cache import Cache
+from deliberate.serve import run
+from deliberate.serve.freed import give_back
 from deliberate.serve.vllm_engine import VllmEngine
 
 TIMES = 3
@@ -122,3 +126,28 @@ def test_no_cache_outlives_an_answer_decoded_elsewhere(
     for at in range(TIMES):
         plain(server, at)
     eventually(lambda: held() <= before)
+
+
+def resident() -> int:
+    """Bytes that this process holds."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="glibc's alone")
+def test_what_is_freed_between_pieces_that_live_on_goes_back_to_the_system():
+    pieces = [bytes(2000) for _ in range(50_000)]
+    alive = pieces[::100]
+    del pieces
+    before = resident()
+    give_back()
+    assert resident() < before - 50_000_000
+    assert len(alive) == 500
+
+
+def test_a_server_gives_memory_back_again_and_again(start, eventually, monkeypatch):
+    given = []
+    monkeypatch.setattr(run, "GIVE_BACK_TICKS", 1)
+    monkeypatch.setattr(run, "give_back", lambda: given.append(1))
+    start()
+    eventually(lambda: len(given) > 2)

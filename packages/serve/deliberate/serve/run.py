@@ -14,12 +14,16 @@ from types import FrameType
 import uvicorn
 
 from deliberate.serve.app import create_app
+from deliberate.serve.freed import give_back
 from deliberate.serve.logs import log
 from deliberate.serve.service import Service
 from deliberate.serve.store_errors import StoreError
 
 REFRESH_TICKS = 50
 """Tenths of a second after which files that came into the store's folder are taken up."""
+
+GIVE_BACK_TICKS = 300
+"""Tenths of a second after which freed memory goes back to the system."""
 
 _KEEP_ALIVE = 75
 """Seconds after which an idle connection is closed: well after clients are told to come again with
@@ -47,6 +51,7 @@ class Server(uvicorn.Server):
         self._told: list[str] = []
         self._until = 0.0
         self._refresh: asyncio.Task[None] | None = None
+        self._giving: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to answer, and say so."""
@@ -69,6 +74,8 @@ class Server(uvicorn.Server):
             return True
         if counter % REFRESH_TICKS == 0 and (self._refresh is None or self._refresh.done()):
             self._refresh = asyncio.create_task(self._take_up_files())
+        if counter % GIVE_BACK_TICKS == 0:
+            self._giving = asyncio.create_task(asyncio.to_thread(give_back))
         return bool(self._told) and await self._ended()
 
     async def _ended(self) -> bool:
