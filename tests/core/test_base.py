@@ -171,7 +171,8 @@ def test_any_number_of_latents_from_1_to_64_works(llama, start, latents):
 def test_latents_stand_and_are_scaled_as_the_start_says():
     assert coprocessor_config(start="paper").positions == "after"
     assert coprocessor_config(start="warm").latent_scale == 16
-    assert set(STARTS) == {"paper", "warm"}
+    assert coprocessor_config(start="thought").positions == "over"
+    assert set(STARTS) == {"paper", "warm", "thought"}
 
 
 def test_weights_that_would_have_to_be_unpickled_are_refused(llama, llama_folder):

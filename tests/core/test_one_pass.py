@@ -187,6 +187,13 @@ def test_one_pass_equals_separate_sequences_in_loss_and_every_gradient(
         assert error < GRADIENT_TOLERANCE, (name, error)
 
 
+@pytest.mark.parametrize("variant", VARIANTS[::3], ids=["full", "hidden"])
+def test_likewise_from_the_start_of_thoughts(unlike_base, make, variant):
+    test_one_pass_equals_separate_sequences_in_loss_and_every_gradient(
+        unlike_base, "thought", make, variant
+    )
+
+
 @pytest.mark.parametrize("wrong", [{"shift": 1}, {"moved": 1}])
 def test_a_shift_by_one_breaks_the_proof_by_far_in_loss_and_gradients(any_base, start, make, wrong):
     coprocessor = make(any_base, start)

@@ -6,7 +6,7 @@ from tokenizers import processors
 
 from deliberate.core import load_base, tokenize, tokens
 from deliberate.core.errors import TextError
-from deliberate.core.packing import Packer
+from deliberate.core.packing import Packer, Wanted
 from deliberate.core.passages import passages
 from deliberate.core.python_source import stdlib_texts
 
@@ -86,7 +86,7 @@ def test_what_has_no_place_to_be_cut_is_cut_all_the_same(llama, monkeypatch, tex
 
 def test_rows_and_their_marks_are_those_of_whole_texts(nano, texts, monkeypatch):
     def packed():
-        return Packer(nano.tokenizer, length=64, markers=["=", "return"])(texts)
+        return Packer(nano.tokenizer, length=64, wanted=Wanted(markers=["=", "return"]))(texts)
 
     whole = packed()
     assert sum(map(len, whole["marks"])) > 100

@@ -41,9 +41,9 @@ def packed(monkeypatch):
     """The lengths that were packed, each time that it is done."""
     done = []
 
-    def counted(texts, tokenizer, *, length, markers):
+    def counted(texts, tokenizer, *, length, wanted):
         done.append(length)
-        return pack(texts, tokenizer, length=length, markers=markers)
+        return pack(texts, tokenizer, length=length, wanted=wanted)
 
     pack = data.pack
     monkeypatch.setattr(data, "pack", counted)

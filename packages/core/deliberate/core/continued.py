@@ -63,8 +63,15 @@ class ContinuedBase(Coprocessor):
         *,
         ahead: int,
         delay: int = 0,
+        latents: Float[Tensor, "batch anchors latents hidden"] | None = None,
     ) -> Float[Tensor, "batch anchors ahead"]:
-        """The copy's loss at the same tokens, from its own reading of the text."""
+        """The copy's loss at the same tokens, from its own reading of the text.
+
+        Raises:
+            DeliberateError: there are latents, which it never wrote.
+        """
+        if latents is not None:
+            self(reading, anchors)
         token_ids = reading.token_ids
         position_ids = torch.arange(token_ids.shape[1], device=token_ids.device)
         hidden = self._copy.trunk(

@@ -43,12 +43,14 @@ class CoprocessorConfig:
     """What the soft tokens are: free embeddings after the anchor, or offsets to the anchor's
     own embedding, each alone in the anchor's place."""
 
-    latent_norm: Literal["after", "before"] = "after"
-    """Whether latents are hidden states after or before the final norm."""
+    latent_norm: Literal["after", "before", "embedding"] = "after"
+    """Whether latents are hidden states after or before the final norm, or after it and then of the
+    size that the base's input embeddings have, a size that is learned."""
 
     latent_scale: float = 1.0
     """1: hidden states as they are. Otherwise their root mean square is learned, and starts
-    at this many times the median of the base's residual stream."""
+    at this many times the median of the base's residual stream. With `latent_norm` `embedding`
+    it always is, and starts at this many times the embeddings'."""
 
     positions: Positions = "after"
     """Whether latents stand after the anchor or over the last tokens of the text."""
@@ -112,7 +114,7 @@ OWN = ("layers", "rank", "targets")
 
 _CHOICES = {
     "soft_input": ("free", "last_token"),
-    "latent_norm": ("after", "before"),
+    "latent_norm": ("after", "before", "embedding"),
     "positions": ("after", "over"),
 }
 
@@ -129,8 +131,15 @@ STARTS: dict[str, dict[str, Any]] = {
         "latent_scale": 16.0,
         "positions": "over",
     },
+    "thought": {
+        "soft_input": "free",
+        "latent_norm": "embedding",
+        "latent_scale": 1.0,
+        "positions": "over",
+    },
 }
-"""Starting points by name: `paper` is the literal setting, `warm` begins near the base."""
+"""Starting points by name: `paper` is the literal setting, `warm` begins near the base, and the
+latents of `thought` are read like tokens; it goes with a recipe's `objective.thought`."""
 
 
 def coprocessor_config(*, start: str = "warm", **settings: Any) -> CoprocessorConfig:
@@ -224,6 +233,7 @@ class Coprocessor(nn.Module, ABC):
         *,
         ahead: int,
         delay: int = 0,
+        latents: Float[Tensor, "batch anchors latents hidden"] | None = None,
     ) -> Float[Tensor, "batch anchors ahead"]:
         """The base's loss, in nats, at the tokens after each anchor, given what this wrote there.
 
@@ -233,12 +243,13 @@ class Coprocessor(nn.Module, ABC):
             anchors: Index of the last token that each group's latents know.
             ahead: How many tokens are predicted.
             delay: Tokens that the base decodes before the latents arrive.
+            latents: What it wrote, where that is known already.
         """
         return ahead_losses(
             base,
             reading,
             anchors,
-            self(reading, anchors),
+            self(reading, anchors) if latents is None else latents,
             ahead=ahead,
             positions=self.config.positions,
             delay=delay,

@@ -247,7 +247,9 @@ def _losses(
         found[delay] = {"base": plain_losses(base, reading, rows.anchors, **late)}
         for name in plain:
             writer = conditions[name].writer
-            found[delay][name] = writer.losses(base, reading, rows.anchors, **late)
+            found[delay][name] = writer.losses(
+                base, reading, rows.anchors, ahead=ahead, delay=delay
+            )
     parts: dict[tuple[int, str], list[Tensor]] = {}
     for anchors in rows.anchors.split(ANCHORS_AT_ONCE, dim=1):
         for name, latents in written(conditions, reading, anchors, rows.partners):

@@ -6,6 +6,7 @@ texts --tokenizer--> [start] tokens [end] [start] tokens [end] ... --cut--> rows
 import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -15,7 +16,30 @@ from transformers import PreTrainedTokenizerBase
 
 from deliberate.core.errors import TextError
 from deliberate.core.source_files import copies_named
-from deliberate.core.tokens import STRETCH, read
+from deliberate.core.thoughts import Thought, apart, padded
+from deliberate.core.tokens import STRETCH, Piece, read, token_lists
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Places in texts that are wanted: of markers or of thoughts, or none."""
+
+    markers: Sequence[str] = ()
+    """Strings at whose end they are."""
+
+    thought: Sequence[str] = ()
+    """What opens and what closes a thought."""
+
+    latents: int = 0
+    """How many of a thought's last tokens are wanted."""
+
+    def __bool__(self) -> bool:
+        """Whether any are wanted."""
+        return bool(self.markers or self.thought)
+
+
+ANYWHERE = Wanted()
+"""None are wanted."""
 
 
 class Packer:
@@ -26,39 +50,52 @@ class Packer:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, *, length: int, markers: Sequence[str] = ()
+        self, tokenizer: PreTrainedTokenizerBase, *, length: int, wanted: Wanted = ANYWHERE
     ) -> None:
         """Begin with nothing.
 
         Args:
-            tokenizer: The base's; with markers a fast one, which knows where tokens stand.
+            tokenizer: The base's; where places are wanted a fast one, which knows where tokens
+                stand.
             length: Tokens in each row.
-            markers: Strings whose places are wanted.
+            wanted: Which places are.
 
         Raises:
             TextError: the tokenizer has nothing to put between two texts.
         """
-        self.tokenizer, self.length, self.markers = tokenizer, length, tuple(markers)
+        self.tokenizer, self.length, self.wanted = tokenizer, length, wanted
         self.tokens: list[int] = []
         """Those of texts that have come, and of no full row yet."""
         self.marks: list[int] = []
-        """Where markers end among them."""
+        """Where markers end among them, or thoughts stood."""
+        self.thoughts: list[list[int]] = []
+        """The thoughts' last tokens."""
         self._after = _end_of_text(tokenizer)
 
     def __call__(self, texts: Sequence[str]) -> dict[str, list[list[int]]]:
         """The rows that these texts fill.
 
         Returns:
-            `token_ids` of each row, and with markers `marks`: the index of the last token of each
-            marker, in rising order.
+            `token_ids` of each row; where places are wanted `marks`, the index of the last token of
+            each marker or before each thought, in rising order; of thoughts also `thoughts`, of
+            each its last tokens, as `padded` has them.
         """
-        rows: dict[str, list[list[int]]] = {"token_ids": []}
-        if self.markers:
+        rows: dict[str, list[Any]] = {"token_ids": []}
+        if self.wanted:
             rows["marks"] = []
-        for piece in read(self.tokenizer, texts, offsets=bool(self.markers)):
-            if self.markers:
-                found = _marks(piece.text, piece.offsets, self.markers)
+        if self.wanted.thought:
+            rows["thoughts"] = []
+            texts, thoughts = zip(
+                *(apart(text, self.wanted.thought) for text in texts), strict=True
+            )
+        text, start = 0, 0  # which one a piece is of, and where in it
+        for piece in read(self.tokenizer, texts, offsets=bool(self.wanted)):
+            if self.wanted.markers:
+                found = _marks(piece.text, piece.offsets, self.wanted.markers)
                 self.marks += [len(self.tokens) + index for index in found]
+            elif self.wanted.thought:
+                self._think(thoughts[text], piece, start)
+                text, start = (text + 1, 0) if piece.last else (text, start + len(piece.text))
             self.tokens += piece.ids
             if piece.last:
                 self.tokens += self._after
@@ -67,20 +104,33 @@ class Packer:
         self._cut(rows)
         return rows
 
-    def _cut(self, rows: dict[str, list[list[int]]]) -> None:
+    def _think(self, thoughts: Sequence[Thought], piece: Piece, start: int) -> None:
+        """Note the thoughts that stood in a piece or at its end, each behind some of its tokens."""
+        end = start + len(piece.text)
+        near = {each.place - start: each.text for each in thoughts if start < each.place <= end}
+        ends = _ends(piece.offsets)
+        ids = token_lists(self.tokenizer, near.values(), special=False)
+        for place, own in zip(near, ids, strict=True):
+            self.marks.append(len(self.tokens) + bisect_left(ends, place))
+            self.thoughts.append(padded(own, latents=self.wanted.latents))
+
+    def _cut(self, rows: dict[str, list[Any]]) -> None:
         """Move all full rows out of the tokens."""
         whole = len(self.tokens) - len(self.tokens) % self.length
         starts = range(0, whole, self.length)
         rows["token_ids"] += [self.tokens[start : start + self.length] for start in starts]
-        if self.markers:
-            rows["marks"] += [self._within(start) for start in starts]
-        self.tokens = self.tokens[whole:]
-        self.marks = [mark - whole for mark in self.marks if mark >= whole]
+        for start in starts if self.wanted else ():
+            own = self._within(start, start + self.length)
+            rows["marks"].append([mark - start for mark in self.marks[own]])
+            if self.wanted.thought:
+                rows["thoughts"].append(self.thoughts[own])
+        self.tokens, left = self.tokens[whole:], self._within(whole, whole + len(self.tokens))
+        self.marks = [mark - whole for mark in self.marks[left]]
+        self.thoughts = self.thoughts[left]
 
-    def _within(self, start: int) -> list[int]:
-        """The marks of the row that starts there."""
-        low, high = (bisect_left(self.marks, place) for place in (start, start + self.length))
-        return [mark - start for mark in self.marks[low:high]]
+    def _within(self, start: int, end: int) -> slice:
+        """Which marks stand there."""
+        return slice(bisect_left(self.marks, start), bisect_left(self.marks, end))
 
 
 @copies_named()
@@ -89,23 +139,23 @@ def pack(
     tokenizer: PreTrainedTokenizerBase,
     *,
     length: int,
-    markers: Sequence[str] = (),
+    wanted: Wanted = ANYWHERE,
 ) -> Dataset:
     """The rows of some texts, as `Packer` makes them; what is left over at the end is dropped.
 
     Args:
         texts: With a column `text`.
-        tokenizer: The base's; with markers it must be a fast one.
+        tokenizer: The base's; where places are wanted it must be a fast one.
         length: Tokens in each row.
-        markers: Strings whose places are wanted.
+        wanted: Which places are.
 
     Raises:
         TextError: the tokenizer has nothing to put between two texts.
 
     Returns:
-        A dataset with a column `token_ids`, and with markers `marks`.
+        A dataset with the columns that `Packer` makes.
     """
-    packer = Packer(tokenizer, length=length, markers=markers)
+    packer = Packer(tokenizer, length=length, wanted=wanted)
 
     def cut(rows: Mapping[str, Any]) -> dict[str, Any]:
         columns: dict[str, Any] = packer(rows["text"])
@@ -141,10 +191,15 @@ def start_of_text(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 def _marks(text: str, offsets: Sequence[tuple[int, int]], markers: Sequence[str]) -> list[int]:
     """Index of the token that holds the last character of each occurrence of a marker."""
-    ends = list(accumulate((end for _, end in offsets), max))  # special tokens stand nowhere
+    ends = _ends(offsets)
     found = {
         bisect_left(ends, match.end())
         for marker in markers
         for match in re.finditer(re.escape(marker), text)
     }
     return sorted(found)
+
+
+def _ends(offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """Where each token ends; special ones, which stand nowhere, with the token before."""
+    return list(accumulate((end for _, end in offsets), max))

@@ -1,13 +1,14 @@
 """Made problems as texts to learn from, beside others: the source `problems`.
 
     split --problems--> a few problems a text, answered at once | worked out --> texts by name
+    ... thought: answered at once behind a thought between two strings
 
 Of eight texts seven answer each question at once, and one works each out step by step. So behind a
 text's first question its answer is far more likely than its work, even where a base is in doubt
 between several answers: asked a question and nothing else, it answers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from random import Random
 
@@ -27,22 +28,24 @@ WORKED = 8
 """One text in this many is worked out."""
 
 
-def problem_texts(split: str) -> dict[str, str]:
+def problem_texts(split: str, *, thought: Sequence[str] = ()) -> dict[str, str]:
     """Texts of a few problems each, the same ones every time.
 
     Args:
         split: `train` or `validation`. No question of `validation` stands in a text of `train`, not
             even as a line of another's work.
+        thought: What opens and what closes the thought between each question and its answer, if
+            any is wanted.
 
     Raises:
         ValueError: no such split.
     """
     if split not in TEXTS:
         raise ValueError(f"split must be 'train' or 'validation', got {split!r}")
-    return dict(islice(_texts(split), TEXTS[split]))
+    return dict(islice(_texts(split, thought), TEXTS[split]))
 
 
-def _texts(split: str) -> Iterator[tuple[str, str]]:
+def _texts(split: str, thought: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Texts and their names, without end."""
     kinds = [problems(family, steps=steps, split=split) for steps in STEPS for family in FAMILIES]
     weights = [1 / steps for steps in STEPS for _ in FAMILIES]
@@ -55,7 +58,9 @@ def _texts(split: str) -> Iterator[tuple[str, str]]:
             if worked:
                 text += next(each for each in kind if split != "train" or not _tells(each)).worked
             else:
-                text += next(kind).pair
+                problem = next(kind)
+                between = f"{thought[0]}{problem.thought}{thought[1]}" if thought else ""
+                text += f"{problem.question}{between} {problem.answer}\n"
         yield f"{'worked' if worked else 'answered'}/{number:05d}", text
 
 

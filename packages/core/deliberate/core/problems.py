@@ -24,6 +24,7 @@ MOST = 99
 MOST_STEPS = 12
 """The most steps that a problem can have."""
 
+_UNHELPED = ("sorting", "variables")
 HELD_OUT = 8
 """One question in this many is of the split `validation`."""
 
@@ -62,6 +63,19 @@ class Problem:
     def pair(self) -> str:
         """The question and its answer, as a line to learn from."""
         return f"{self.question} {self.answer}\n"
+
+    @property
+    def thought(self) -> str:
+        """The way to the answer up to where that begins.
+
+        Nothing in families that `nano` answers no better for it (`docs/log.md`, 2026-11-27).
+        """
+        if self.family in _UNHELPED:
+            return ""
+        *before, last = self.work
+        start, equals, result = last.rpartition("=")
+        ends = [f"{start}="] if equals and result.strip() == self.answer else [last, "So"]
+        return "".join(f"\n{line}" for line in (*before, *ends))
 
     @property
     def worked(self) -> str:

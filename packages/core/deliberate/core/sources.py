@@ -65,6 +65,11 @@ class Source:
     """Of texts to train on, with `objective.place: marker`: strings at whose end anchors may be.
     None are those of the objective, an empty list is anywhere."""
 
+    thought: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
+    """Of texts to train on, with `objective.thought`: what opens and what closes a thought, such as
+    `<think>` and `</think>`. Texts are read without thoughts, and anchors are where they stood; of
+    `problems` each answer has one before it."""
+
     def __post_init__(self) -> None:
         """Check the values.
 
@@ -77,6 +82,16 @@ class Source:
             raise ValueError(f"data: weight of {self.path!r} must be above 0, got {self.weight}")
         if "" in (self.markers or ()):
             raise ValueError(f"data: markers of {self.path!r} must not hold the empty text")
+        if self.thought is not None and (len(self.thought) != 2 or "" in self.thought):
+            raise ValueError(
+                f"data: thought of {self.path!r} must be two strings, what opens and what closes "
+                f"one, got {[*self.thought]}"
+            )
+        if self.thought is not None and self.markers is not None:
+            raise ValueError(
+                f"data: {self.path!r} has markers and thought: its anchors are at one or the "
+                "other, leave one out"
+            )
 
 
 def sources(named: str | Source | Iterable[Any], *, field: str = "text") -> tuple[Source, ...]:
@@ -113,7 +128,10 @@ def opened(source: Source, *, split: str, streaming: bool = False) -> Dataset | 
     if source.path in EMBEDDED or path.exists():
         _check_local(source)
     if source.path in EMBEDDED:
-        texts = EMBEDDED[source.path](split)
+        if source.path == "problems" and split == "train":
+            texts = problem_texts(split, thought=source.thought or ())
+        else:
+            texts = EMBEDDED[source.path](split)
         return Dataset.from_dict({"name": list(texts), source.field or "text": [*texts.values()]})
     if path.exists():
         kind, files = files_of(path)

@@ -28,6 +28,7 @@ from deliberate.core.sources import (
     sources,
     texts_of,
 )
+from deliberate.core.thoughts import apart
 
 _log = logging.getLogger(__name__)
 
@@ -144,7 +145,7 @@ def validation_texts(
         elif streaming:
             parts.append(_head(source, most))
         else:
-            parts.append(hold_out(documents(source), source.path)[1])
+            parts.append(_read(hold_out(documents(source), source.path)[1], source.thought))
     return f"{label(train)} (held out)", _joined(parts)
 
 
@@ -162,6 +163,13 @@ def _head(source: Source, most: int) -> Dataset:
             "read it whole (data.streaming=false)"
         )
     return Dataset.from_dict({"text": found})
+
+
+def _read(texts: Dataset, thought: Sequence[str] | None) -> Dataset:
+    """Texts as the base reads them, without thoughts."""
+    if thought is None:
+        return texts
+    return Dataset.from_dict({"text": [apart(text, thought)[0] for text in texts["text"]]})
 
 
 def _joined(parts: Sequence[Dataset]) -> Dataset:

@@ -39,11 +39,13 @@ class TrunkCoprocessor(Coprocessor):
         super().__init__(config, base)
         self.make_decoder(base)
         vocabulary = base.embed(torch.arange(base.vocab, device=base.device)).float()
+        size = vocabulary.square().mean().sqrt()
         noise = torch.randn(config.latents, base.hidden).to(base.device)
-        noise *= _SOFT_TOKEN_NOISE * vocabulary.square().mean().sqrt()
+        noise *= _SOFT_TOKEN_NOISE * size
         center = vocabulary.mean(0) if config.soft_input == "free" else 0.0
         self.soft_tokens = nn.Parameter((center + noise).to(base.model.dtype))
-        self.scale = LatentScale(_scale_start(config, base)).to(base.device)
+        start = _scale_start(config, base, size)
+        self.scale = LatentScale(start).to(base.device)
 
     @abstractmethod
     def make_decoder(self, base: Base) -> None:
@@ -110,7 +112,10 @@ class TrunkCoprocessor(Coprocessor):
         return [self.soft_tokens]
 
 
-def _scale_start(config: CoprocessorConfig, base: Base) -> float | None:
+def _scale_start(config: CoprocessorConfig, base: Base, size: Tensor) -> float | None:
+    """What the latents' root mean square starts at; `size` is that of the input embeddings."""
+    if config.latent_norm == "embedding":
+        return config.latent_scale * float(size)
     if config.latent_scale == 1:
         return None
     length = min(_CALIBRATION_TOKENS, base.positions or _CALIBRATION_TOKENS)

@@ -17,6 +17,9 @@ class Batch:
     anchors: Int[Tensor, "batch anchors"]
     """Index of the last token that each group's latents know."""
 
+    spelled: Int[Tensor, "batch anchors latents"] | None = None
+    """Tokens whose input embeddings the latents are drawn to, if they are to any."""
+
     weights: Float[Tensor, "batch anchors ahead"] | None = None
     """How much each ahead token's loss counts in this share's, which is then their sum; none: the
     share's loss is their mean."""

@@ -13,17 +13,18 @@ from torch import Tensor
 from deliberate.core.base import Base
 from deliberate.core.errors import DeliberateError, TextError
 from deliberate.core.groups import last_anchor, sample_anchors
-from deliberate.core.packing import Packer, pack
+from deliberate.core.packing import ANYWHERE, Packer, Wanted, pack
 from deliberate.core.passages import Passage, passages
 from deliberate.core.source_files import copies_named
 from deliberate.core.sources import EMBEDDED, Source, sources
 from deliberate.core.texts import documents, hold_out, validation_texts
+from deliberate.core.thoughts import spelled
 from deliberate.train.batch import Batch, moved
 from deliberate.train.kept_rows import decisive_of, kept_rows
 from deliberate.train.pairs import load_pair_passages, load_pairs, pair_batches
 from deliberate.train.processes import Processes
 from deliberate.train.recipe import Recipe
-from deliberate.train.rows import Packed, Part, Rows, with_room
+from deliberate.train.rows import Packed, Part, Row, Rows, with_room
 from deliberate.train.stream import Stream
 
 
@@ -101,11 +102,11 @@ def _packed(source: Source, recipe: Recipe, base: Base, share: Processes) -> Pac
     Raises:
         TextError: there is not one for each process.
     """
-    data, markers = recipe.data, _markers(source, recipe)
-    tokenizer, length = base.tokenizer, data.length
+    data, wanted = recipe.data, _wanted(source, recipe)
+    tokenizer, length, markers = base.tokenizer, data.length, wanted.markers
     rows = kept_rows(
         lambda: decisive_of(source, tokenizer, length=length, markers=markers),
-        lambda: pack(_texts(source, recipe), tokenizer, length=length, markers=markers),
+        lambda: pack(_texts(source, recipe), tokenizer, length=length, wanted=wanted),
     )
     if len(rows) < share.count:
         found = "less than" if not len(rows) else f"{len(rows)} rows of"
@@ -114,12 +115,13 @@ def _packed(source: Source, recipe: Recipe, base: Base, share: Processes) -> Pac
             f"{source.path!r} has {found} data.length = {data.length} tokens to train on{each}: "
             "give more text, or a smaller data.length"
         )
-    if markers:
+    if wanted:
         rows = rows.filter(with_room(_last_anchor(recipe, base)))
         if not len(rows):
+            what, strings = ("thoughts", wanted.thought) if wanted.thought else ("markers", markers)
             raise TextError(
-                f"no row of {source.path!r} holds one of its markers "
-                f"({', '.join(map(repr, markers))}) with room behind it: name strings that are in "
+                f"no row of {source.path!r} holds one of its {what} "
+                f"({', '.join(map(repr, strings))}) with room behind it: name strings that are in "
                 "the texts"
             )
     return Packed(rows, seed=recipe.train.seed)
@@ -139,22 +141,25 @@ def _texts(source: Source, recipe: Recipe) -> Dataset:
 
 def _stream(source: Source, recipe: Recipe, base: Base, share: Processes) -> Stream:
     """The rows of a source that is read as the run goes on."""
-    markers = _markers(source, recipe)
+    wanted = _wanted(source, recipe)
     return Stream(
         source,
-        Packer(base.tokenizer, length=recipe.data.length, markers=markers),
+        Packer(base.tokenizer, length=recipe.data.length, wanted=wanted),
         seed=recipe.train.seed,
         share=share,
-        keep=with_room(_last_anchor(recipe, base)) if markers else None,
+        keep=with_room(_last_anchor(recipe, base)) if wanted else None,
         hold_out=recipe.data.validation is None,
     )
 
 
-def _markers(source: Source, recipe: Recipe) -> Sequence[str]:
-    """Strings at whose end anchors of a source's rows are; none is anywhere."""
+def _wanted(source: Source, recipe: Recipe) -> Wanted:
+    """Where anchors of a source's rows are."""
     if recipe.objective.place != "marker":
-        return ()
-    return recipe.objective.markers or () if source.markers is None else source.markers
+        return ANYWHERE
+    if source.thought is not None:
+        return Wanted(thought=source.thought, latents=recipe.coprocessor.latents)
+    markers = recipe.objective.markers or () if source.markers is None else source.markers
+    return Wanted(markers=markers)
 
 
 def _last_anchor(recipe: Recipe, base: Base) -> int:
@@ -210,10 +215,29 @@ def batches(
     for first in firsts:
         taken = share.by_all(lambda first=first: rows.own(first, size))
         marks = [row.get("marks") for row in taken]
+        anchors = _anchors(marks, recipe, last, generator, own)
         yield Batch(
             token_ids=moved(torch.stack([row["token_ids"] for row in taken]), base.device),
-            anchors=moved(_anchors(marks, recipe, last, generator, own), base.device),
+            anchors=moved(anchors, base.device),
+            spelled=_spelled(taken, anchors, recipe, base),
         )
+
+
+def _spelled(taken: Sequence[Row], anchors: Tensor, recipe: Recipe, base: Base) -> Tensor | None:
+    """The tokens that latents are drawn to, (own rows, anchors, latents), if they are to any."""
+    if not recipe.objective.thought:
+        return None
+    found = [
+        spelled(
+            row["token_ids"],
+            own,
+            latents=recipe.coprocessor.latents,
+            marks=row.get("marks"),
+            thoughts=row.get("thoughts"),
+        )
+        for row, own in zip(taken, anchors, strict=True)
+    ]
+    return moved(torch.stack(found), base.device)
 
 
 def _anchors(

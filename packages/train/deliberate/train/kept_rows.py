@@ -31,6 +31,7 @@ from deliberate.core import (
     python_source,
     sources,
     texts,
+    thoughts,
     tokens,
     user_cache,
 )
@@ -40,7 +41,7 @@ from deliberate.core.sources import Source
 MOST_BYTES = 4 * 1024**3
 """Of all files that are kept; those that were not used for longest go first."""
 
-_MADE_BY = (packing, problem_texts, problems, python_source, sources, texts, tokens)
+_MADE_BY = (packing, problem_texts, problems, python_source, sources, texts, thoughts, tokens)
 _DAY = 24 * 60 * 60  # seconds after which nobody can still be writing a file
 
 
@@ -70,10 +71,11 @@ def decisive_of(
     """A hash of all that decides the rows of an embedded source.
 
     Returns:
-        None for another source, for a tokenizer that does not say how it works, and where a file
-        that is to be read is gone.
+        None for another source or one with thoughts, for a tokenizer that does not say how it
+        works, and where a file that is to be read is gone.
     """
-    if source.path not in sources.EMBEDDED or not isinstance(tokenizer, PreTrainedTokenizerFast):
+    known = source.path in sources.EMBEDDED and source.thought is None
+    if not known or not isinstance(tokenizer, PreTrainedTokenizerFast):
         return None
     tokenizer("a")  # which sets truncation and padding as packing does
     digest = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode())

@@ -1,8 +1,9 @@
 """The coprocessor and its loss as one module, which several processes can wrap.
 
     Batch --base reads--> Reading --coprocessor, base--> mean loss of ahead tokens
+                                    latents, embeddings of a thought --> how far apart they are
 
-Source: arXiv:2412.17747, sections 2.2 and 2.3.
+Source: arXiv:2412.17747, sections 2.2 and 2.3; thoughts are ours.
 """
 
 from contextlib import nullcontext
@@ -31,18 +32,37 @@ class Objective(nn.Module):
         token_ids: Int[Tensor, "batch token"],
         anchors: Int[Tensor, "batch anchors"],
         weights: Float[Tensor, "batch anchors ahead"] | None = None,
+        spelled: Int[Tensor, "batch anchors latents"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Loss, in nats, of the ahead tokens of all anchors; arguments are fields of `Batch`."""
-        objective = self.recipe.objective
+        """Loss, in nats, of the ahead tokens of all anchors; arguments are fields of `Batch`.
+
+        Where latents are drawn to thoughts, that loss is added.
+        """
+        objective, coprocessor = self.recipe.objective, self.coprocessor
         with precision(self.base, self.recipe):
-            losses = self.coprocessor.losses(
+            reading = self.base.read(token_ids)
+            drawn = spelled is not None and coprocessor.writes_latents and not coprocessor.baseline
+            latents = coprocessor(reading, anchors) if drawn else None
+            losses = coprocessor.losses(
                 self.base,
-                self.base.read(token_ids),
+                reading,
                 anchors,
                 ahead=objective.ahead if weights is None else weights.shape[-1],
                 delay=objective.delay,
+                latents=latents,
             )
-            return losses.mean() if weights is None else (losses * weights).sum()
+            loss = losses.mean() if weights is None else (losses * weights).sum()
+        if latents is None or spelled is None:
+            return loss
+        return loss + objective.thought * distance(latents, self.base.embed(spelled))
+
+
+def distance(
+    latents: Float[Tensor, "*shape hidden"], embeds: Float[Tensor, "*shape hidden"]
+) -> Float[Tensor, ""]:
+    """Mean squared distance of latents from embeddings, of these embeddings' mean square."""
+    embeds = embeds.float()
+    return (latents.float() - embeds).square().mean() / embeds.square().mean()
 
 
 def precision(base: Base, recipe: Recipe) -> Any:

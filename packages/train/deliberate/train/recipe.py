@@ -55,6 +55,7 @@ class Recipe:
             )
         self._check_pairs()
         self._check_markers()
+        self._check_thoughts()
         self._check_adapted()
         behind = self.objective.ahead + self.objective.delay
         if self.data.length <= behind:
@@ -79,6 +80,30 @@ class Recipe:
                     raise ValueError(
                         f"data.{name} has markers {[*source.markers]} for {source.path!r}: markers "
                         "of a source go with data.train and objective.place marker alone"
+                    )
+
+    def _check_thoughts(self) -> None:
+        if self.objective.thought and self.data.pairs is not None:
+            raise ValueError(
+                f"objective.thought is {self.objective.thought} and data.question "
+                f"{self.data.question!r}: thoughts go with texts; write them into these, "
+                "behind the questions, and name what opens and closes one (`thought` of a source)"
+            )
+        for name in ("train", "validation"):
+            for source in sources(getattr(self.data, name) or ()):
+                if source.thought is None:
+                    continue
+                if name != "train" or not self.objective.thought or self.data.streaming:
+                    raise ValueError(
+                        f"data.{name} has thought {[*source.thought]} for {source.path!r}: "
+                        "thoughts go with data.train, objective.thought above 0 and "
+                        "data.streaming false"
+                    )
+                if self.objective.place != "marker":
+                    raise ValueError(
+                        f"data.train has thought {[*source.thought]} for {source.path!r} and "
+                        f"objective.place is {self.objective.place!r}: with thoughts it must "
+                        "be marker"
                     )
 
     def _check_adapted(self) -> None:

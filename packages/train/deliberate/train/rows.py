@@ -18,7 +18,8 @@ from deliberate.train.mixture import MIX, quotas
 from deliberate.train.processes import Processes
 
 Row = Mapping[str, Any]
-"""`token_ids`, where markers are wanted `marks`, both (token,); of a pair `anchor`."""
+"""`token_ids` (token,); where anchors are at markers or thoughts `marks` (marks,), and of thoughts
+`thoughts` (marks, latents); of a pair `anchor`."""
 
 
 @runtime_checkable

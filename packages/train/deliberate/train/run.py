@@ -234,7 +234,7 @@ class Run:
         return value
 
     def _loss(self, batch: Batch) -> Tensor:
-        inputs = (batch.token_ids, batch.anchors, batch.weights)
+        inputs = (batch.token_ids, batch.anchors, batch.weights, batch.spelled)
         if self.sharded is None:
             return self.objective(*inputs)
         return self.sharded(lambda: self.objective(*inputs))

@@ -133,6 +133,12 @@ class ObjectiveSection:
     delay: int = 0
     """Tokens that the base decodes before the latents arrive; the loss is on later ones."""
 
+    thought: float = 0.0
+    """Weight of a loss that draws latents to the input embeddings of the thought that stood at
+    their anchor (`thought` of a source), or where none did of the last tokens of the text; 0 is
+    none. Goes with `coprocessor.start` thought; kinds that see no text, or write no latents, have
+    none."""
+
     def __post_init__(self) -> None:
         """Check the values.
 
@@ -159,6 +165,8 @@ class ObjectiveSection:
             )
         if "" in (self.markers or ()):
             raise ValueError("objective.markers must not hold the empty text")
+        if not 0 <= self.thought < math.inf:
+            raise ValueError(f"objective.thought must be at least 0, got {self.thought}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
