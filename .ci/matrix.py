@@ -6,7 +6,8 @@ the wheels, other versions, another Python --> build/matrix/NAME --pytest--> one
     tested   constraints.txt
     newest   whatever the index has
 
-torch is pinned in all of them: its other builds bring gigabytes of CUDA packages.
+torch is pinned in all of them: its other builds bring gigabytes of CUDA packages. With --whole, the
+checkout stands for the wheels, and all of its tests for a small suite.
 """
 
 import argparse
@@ -68,7 +69,8 @@ def main() -> int:
     parser.add_argument("--system", action="store_true", help="packages of the system's own too")
     parser.add_argument("--name", help="of the environment, which is used again")
     parser.add_argument("--dist", type=Path, default=HERE / "dist", help="where the wheels are")
-    parser.add_argument("tests", nargs="*", default=SMALL, help="for pytest; a small suite if none")
+    parser.add_argument("--whole", action="store_true", help="all tests, every extra and tool")
+    parser.add_argument("tests", nargs="*", help="for pytest; a small suite if none")
     options = parser.parse_intermixed_args()  # tests may follow other options
     folder = HERE / "build/matrix" / (options.name or options.versions)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -76,17 +78,19 @@ def main() -> int:
     bounds.write_text("\n".join(constraints(options.versions, options.torch)) + "\n")
     system = ["--system-site-packages"] if options.system else []
     subprocess.run([options.python, "-m", "venv", *system, folder], check=True)
-    wheels = sorted(options.dist.resolve().glob("deliberate*.whl"))
+    wheels = [] if options.whole else sorted(options.dist.resolve().glob("deliberate*.whl"))
     wanted = [f"{path}[report]" if path.name.startswith("deliberate-") else path for path in wheels]
+    wanted = ["-r", "requirements.txt"] if options.whole else [*wanted, *TOOLS]
     pip = [folder / "bin/pip", "install", "-q", "-c", bounds, "--upgrade-strategy", "eager"]
-    if subprocess.run([*pip, *wanted, *TOOLS], check=False).returncode:
+    if subprocess.run([*pip, *wanted], cwd=HERE, check=False).returncode:
         return 1
-    # The wheels of this moment, also where the environment had others of the same version.
-    subprocess.run([*pip, "--no-deps", "--force-reinstall", *wheels], check=True)
+    if wheels:  # those of this moment, also where the environment had others of the same version
+        subprocess.run([*pip, "--no-deps", "--force-reinstall", *wheels], check=True)
     told = "from importlib.metadata import version; import sys; print(sys.version.split()[0], *"
     told += f"(f'{{name}} {{version(name)}}' for name in {LIBRARIES}), sep=', ')"
     subprocess.run([folder / "bin/python", "-c", told], check=True)
-    tests = [folder / "bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *options.tests]
+    chosen = options.tests or ([] if options.whole else SMALL)
+    tests = [folder / "bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen]
     if options.versions == "oldest":  # what they warn of is over
         tests += ["-W", "default"]
     return subprocess.run(tests, cwd=HERE, check=False).returncode

@@ -225,6 +225,50 @@ def test_a_report_is_not_begun_on_a_disk_without_room(filled, disk, measure):
     assert not (small.path / "report").exists()
 
 
+@pytest.fixture
+def ask(coprocessor_folder):
+    """Six questions of PIQA, made up, and the command that asks them."""
+    pytest.importorskip("lm_eval", reason="the extra `bench` is not installed")
+    choices = {"sol1": "a fire", "sol2": "an ice cube", "label": 0}
+    things = ("hands", "tea", "soup", "milk", "feet", "rooms")
+    rows = [json.dumps({"goal": f"warm {thing}"} | choices) for thing in things]
+    Path("data/piqa").mkdir(parents=True)
+    Path("data/piqa/validation.jsonl").write_text("\n".join(rows))
+    return ["eval", coprocessor_folder, "--bench", "piqa", "--bench-data", "data", "--json", "-o"]
+
+
+def test_benchmarks_are_not_begun_on_a_disk_without_room(filled, disk, ask):
+    small = disk(64 << 10)
+    (small.path / "there").mkdir()
+    small.fill()
+    for name in ("made", "there"):
+        out, told = filled(*ask, small.path / name)
+        assert not out
+        assert str(small.path / name) in told
+    assert not small.files()
+    assert not (small.path / "made").exists()
+
+
+def test_a_benchmark_that_cannot_be_kept_is_told_and_is_asked_again(run, filled, disk, ask):
+    small = disk(64 << 10)
+    (small.path / "answers").mkdir()
+    with (small.path / "most").open("wb") as file:
+        file.write(bytes(60 << 10))  # a page is left: enough to begin in the folder
+    before = small.files()
+    outcome = run(*ask, small.path / "answers")
+    scored, told = outcome.err.splitlines()[-2:]
+    assert outcome.code == 1
+    assert scored.startswith("piqa: ")
+    assert FULL in told
+    assert str(small.path / "answers") in told
+    assert small.files() == before
+    small.resize(ROOM)
+    again = run(*ask, small.path / "answers", "--resume")
+    assert again.code == 0, again.err
+    assert scored in again.err.splitlines()
+    assert json.loads(again.out) == json.loads((small.path / "answers/bench.json").read_text())
+
+
 def test_pushing_needs_no_room(hub, disk, coprocessor_folder):
     """Not where the run is, nor for what the Hub's client keeps, nor for temporary files."""
     small = disk(1 << 20)

@@ -49,17 +49,23 @@ OUTPUTS = {
     "eval, a file": ["eval", "nano", "-o", "DISK/made.json"],
     "eval, with the run": ["eval", "DISK/coprocessor"],
     "eval, a report with the run": ["eval", "DISK/coprocessor", "--suite", "quick"],
+    "eval, benchmarks": ["eval", "nano", "--bench", "piqa", "--bench-data", "DISK/data", "-o",
+                         "DISK/made"],
+    "eval, benchmarks with the run": ["eval", "DISK/coprocessor", "--bench", "piqa",
+                                      "--bench-data", "DISK/data"],
     "export-embeds": ["export-embeds", "cache.augmented.st", "-o", "DISK/made.safetensors"],
     "export-embeds, beside": ["export-embeds", "DISK/cache.augmented.st", "-o", "DISK/made.pt"],
     "pull": ["pull", "someone/thinker", "-o", "DISK/made"],
     "serve": ["serve", "--store", "DISK/made"],
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_it_is_refused_in_one_sentence_before_a_model_is_loaded(
     told, settled, llama_folder, rows, name
 ):
+    if "--bench" in OUTPUTS[name]:
+        pytest.importorskip("lm_eval", reason="the extra `bench` is not installed")
     before = settled.files()
     words = {"BASE": str(llama_folder)}
     command = [words.get(word, word).replace("DISK", str(settled.path)) for word in OUTPUTS[name]]

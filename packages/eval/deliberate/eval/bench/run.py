@@ -116,6 +116,7 @@ def bench(
     Raises:
         DeliberateError: the coprocessor cannot augment a cache, or `folder` holds the results of
             something else.
+        OSError: a set's results cannot be kept; `on_set` was told of them.
     """
     augment(base, trained.coprocessor, prefill(base, [tokenize(base, "a")]))  # or say now why not
     results = Results(settings=_settings(base, trained, data, limit), left_out=prepared.left_out)
@@ -138,7 +139,11 @@ def bench(
             cut = {condition: model.cut for condition, model in models.items()}
             records = _records(BENCHMARKS[name], answers)
             results.sets[name] = _result(BENCHMARKS[name], records) | {"cut": cut}
-            _keep(folder, name, records, results)
+            try:
+                _keep(folder, name, records, results)
+            except OSError:  # what took hours to ask is told all the same
+                on_set(name, results.sets[name])
+                raise
         on_set(name, results.sets[name])
     return results
 
