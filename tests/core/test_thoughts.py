@@ -10,7 +10,7 @@ from deliberate.core.kinds import build
 from deliberate.core.packing import Packer, Wanted, pack
 from deliberate.core.problem_texts import problem_texts
 from deliberate.core.problems import FAMILIES, problems
-from deliberate.core.thoughts import NONE, Thought, apart, padded, spelled
+from deliberate.core.thoughts import NONE, Thought, apart, outside, padded, spelled
 
 TAGS = ("<think>", "</think>")
 
@@ -68,6 +68,41 @@ def test_rows_are_those_of_the_texts_without_thoughts(nano, monkeypatch, stretch
             assert own == "" or own.endswith(" ="), own
             seen += 1
     assert seen > 600
+
+
+@pytest.mark.parametrize(
+    ("text", "before"),
+    [
+        ("alpha<think>x</think> beta", "alpha"),
+        (
+            "in a: \N{CJK UNIFIED IDEOGRAPH-4E8C}<think>x</think> 42",
+            "\N{CJK UNIFIED IDEOGRAPH-4E8C}",
+        ),
+        ("we ret<think>x</think>urn 42", "we"),
+        ("see<think>x</think>", "see"),
+        ("re<think>x</think>turn", None),
+        ("<think>x</think>abc", None),
+    ],
+)
+def test_no_token_up_to_the_anchor_has_read_behind_the_thought(nano, text, before):
+    packer = Packer(nano.tokenizer, length=999, wanted=Wanted(thought=TAGS, latents=2))
+    packer([text])
+    read = [nano.tokenizer.decode(packer.tokens[: mark + 1]) for mark in packer.marks]
+    assert len(read) == len(packer.thoughts) == (before is not None)
+    assert all(each.endswith(before) for each in read)
+
+
+def test_a_cut_leaves_thoughts_whole():
+    text = "ab<think>cd</think>ef"
+    assert [outside(place, text, TAGS) for place in (1, 2, 5, 18, 19)] == [1, 2, 2, 2, 19]
+
+
+def test_the_first_of_many_texts_may_have_no_thoughts(nano):
+    texts = Dataset.from_dict({"text": ["abc " * 9] * 1000 + ["abc<think>d</think> e " * 9] * 99})
+    for wanted in (Wanted(thought=TAGS, latents=3), Wanted(markers=["think"])):
+        rows = pack(texts, nano.tokenizer, length=32, wanted=wanted)
+        assert rows[0]["marks"] == []
+        assert any(rows["marks"])
 
 
 def test_rows_of_a_dataset_have_their_thoughts(nano):

@@ -4,14 +4,14 @@ texts --tokenizer--> [start] tokens [end] [start] tokens [end] ... --cut--> rows
 """
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from deliberate.core.errors import TextError
@@ -40,6 +40,8 @@ class Wanted:
 
 ANYWHERE = Wanted()
 """None are wanted."""
+
+_LIST = List(Value("int64"))
 
 
 class Packer:
@@ -106,12 +108,16 @@ class Packer:
 
     def _think(self, thoughts: Sequence[Thought], piece: Piece, start: int) -> None:
         """Note the thoughts that stood in a piece or at its end, each behind some of its tokens."""
-        end = start + len(piece.text)
-        near = {each.place - start: each.text for each in thoughts if start < each.place <= end}
         ends = _ends(piece.offsets)
+        near = {
+            _last_before(each.place - start, piece.offsets, ends): each.text
+            for each in thoughts
+            if start < each.place <= start + len(piece.text)
+        }
+        near.pop(-1, None)  # before the first token: nothing has been read there
         ids = token_lists(self.tokenizer, near.values(), special=False)
-        for place, own in zip(near, ids, strict=True):
-            self.marks.append(len(self.tokens) + bisect_left(ends, place))
+        for index, own in zip(near, ids, strict=True):
+            self.marks.append(len(self.tokens) + index)
             self.thoughts.append(padded(own, latents=self.wanted.latents))
 
     def _cut(self, rows: dict[str, list[Any]]) -> None:
@@ -163,7 +169,15 @@ def pack(
         columns["token_ids"] = np.array(columns["token_ids"], dtype=np.int64).reshape(-1, length)
         return columns
 
-    return texts.map(cut, batched=True, remove_columns=texts.column_names)
+    names = [name for name, has in (("marks", wanted), ("thoughts", wanted.thought)) if has]
+    kinds = {"token_ids": _LIST, "marks": _LIST, "thoughts": List(_LIST)}
+    return texts.map(
+        cut,
+        batched=True,
+        remove_columns=texts.column_names,
+        # Said, as the first rows may have no marks to tell it by.
+        features=Features({name: kinds[name] for name in ("token_ids", *names)}),
+    )
 
 
 def _end_of_text(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -198,6 +212,18 @@ def _marks(text: str, offsets: Sequence[tuple[int, int]], markers: Sequence[str]
         for match in re.finditer(re.escape(marker), text)
     }
     return sorted(found)
+
+
+def _last_before(place: int, offsets: Sequence[tuple[int, int]], ends: Sequence[int]) -> int:
+    """Index of the last token that stands before a place and not over it; -1 where none does.
+
+    One over it has read what comes behind the thought. Several tokens may share a character, and
+    special ones stand nowhere.
+    """
+    index = bisect_right(ends, place) - 1
+    while index >= 0 and offsets[index][0] == offsets[index][1]:
+        index -= 1
+    return index
 
 
 def _ends(offsets: Sequence[tuple[int, int]]) -> list[int]:

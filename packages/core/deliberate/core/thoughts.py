@@ -34,13 +34,25 @@ def apart(text: str, tags: Sequence[str]) -> tuple[str, list[Thought]]:
         text: Where a thought is opened and not closed, or the other way round, the string stays.
         tags: What opens and what closes a thought.
     """
-    opens, closes = map(re.escape, tags)
-    parts = re.split(f"{opens}(.*?){closes}", text, flags=re.DOTALL)
+    parts = _pattern(tags).split(text)
     read, found, length = parts[::2], [], 0
     for before, thought in zip(read, parts[1::2], strict=False):
         length += len(before)
         found.append(Thought(length, thought))
     return "".join(read), found
+
+
+def outside(place: int, text: str, tags: Sequence[str]) -> int:
+    """The last place up to one that stands within no thought; arguments are those of `apart`."""
+    for match in _pattern(tags).finditer(text):
+        if match.start() < place < match.end():
+            return match.start()
+    return place
+
+
+def _pattern(tags: Sequence[str]) -> re.Pattern[str]:
+    opens, closes = map(re.escape, tags)
+    return re.compile(f"{opens}(.*?){closes}", re.DOTALL)
 
 
 def padded(token_ids: Sequence[int], *, latents: int) -> list[int]:
