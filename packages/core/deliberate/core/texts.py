@@ -28,7 +28,7 @@ from deliberate.core.sources import (
     sources,
     texts_of,
 )
-from deliberate.core.thoughts import apart
+from deliberate.core.thoughts import apart, outside
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +81,9 @@ def _tell_of_empty(path: str, empty: int, whole: int) -> None:
     )
 
 
-def hold_out(texts: Dataset, source: str, *, field: str = "text") -> tuple[Dataset, Dataset]:
+def hold_out(
+    texts: Dataset, source: str, *, field: str = "text", thought: Sequence[str] | None = None
+) -> tuple[Dataset, Dataset]:
     """Training and validation texts of a source that names no validation of its own.
 
     Args:
@@ -89,6 +91,7 @@ def hold_out(texts: Dataset, source: str, *, field: str = "text") -> tuple[Datas
         source: An embedded source has its own validation split. Of a path's texts the last
             twentieth is held out; a single text is cut in two.
         field: As in `documents`.
+        thought: What opens and what closes a thought, none of which is cut, if there are any.
 
     Raises:
         TextError: a single text is too short to be cut.
@@ -101,6 +104,7 @@ def hold_out(texts: Dataset, source: str, *, field: str = "text") -> tuple[Datas
     text = texts[0]["text"]
     most = int(len(text) * (1 - HELD_OUT))
     cut = text.rfind("\n", 0, most) + 1 or most  # at the end of a line if there is one
+    cut = cut if thought is None else outside(cut, text, thought)
     if not text[:cut].strip() or not text[cut:].strip():
         raise TextError(f"{source!r} is too short to hold a part of it out: give more text")
     parts = [Dataset.from_dict({"text": [part]}) for part in (text[:cut], text[cut:])]
@@ -141,11 +145,12 @@ def validation_texts(
     parts = []
     for source in sources(train, field=field):
         if source.path in EMBEDDED:
-            parts.append(documents(source, split="validation"))
+            parts.append(_read(documents(source, split="validation"), source.thought))
         elif streaming:
             parts.append(_head(source, most))
         else:
-            parts.append(_read(hold_out(documents(source), source.path)[1], source.thought))
+            texts = hold_out(documents(source), source.path, thought=source.thought)[1]
+            parts.append(_read(texts, source.thought))
     return f"{label(train)} (held out)", _joined(parts)
 
 

@@ -136,7 +136,7 @@ def _texts(source: Source, recipe: Recipe) -> Dataset:
     texts = documents(source)
     if recipe.data.validation is not None or source.path in EMBEDDED:
         return texts  # an embedded source has held-out texts of its own
-    return hold_out(texts, source.path)[0]
+    return hold_out(texts, source.path, thought=source.thought)[0]
 
 
 def _stream(source: Source, recipe: Recipe, base: Base, share: Processes) -> Stream:
