@@ -100,6 +100,29 @@ def test_held_out_texts_are_read_without_thoughts(thinking):
     assert all("<" not in text and "fgh" in text for text in texts["text"])
 
 
+def test_no_thought_is_cut_where_a_single_text_is_held_out_from(thinking, corpus):
+    corpus.write_text("abc fgh " * 40 + "<a>" + "de " * 200 + "</a>fgh end")
+    _, texts = validation_texts(thinking().data.train)
+    assert texts["text"] == ["fgh end"]
+
+
+def test_held_out_texts_of_the_machine_s_own_are_read_without_thoughts():
+    source = {"path": "stdlib", "thought": ('"""', '"""')}
+    _, texts = validation_texts([source])
+    assert all(text.count('"""') < 2 for text in texts["text"])
+
+
+def test_rows_with_other_thoughts_are_other_rows(thinking, corpus):
+    def fingerprint():
+        base = load_base(thinking().base.id)
+        return load_rows(thinking(), base, Processes(device=base.device)).fingerprint
+
+    before = fingerprint()
+    assert fingerprint() == before
+    corpus.write_text(corpus.read_text().replace(">dede<", ">eded<"))
+    assert fingerprint() != before
+
+
 def test_made_problems_have_thoughts_when_they_are_asked_for(recipe, monkeypatch):
     monkeypatch.setattr("deliberate.core.problem_texts.TEXTS", {"train": 40, "validation": 8})
     source = "[{path: problems, thought: ['<a>', '</a>']}]"

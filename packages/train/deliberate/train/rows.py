@@ -122,13 +122,15 @@ class Rows:
 
 
 def fingerprint_of_rows(rows: Dataset) -> str:
-    """Identifies the token ids of rows, their order, and where questions end."""
+    """Identifies the token ids of rows, their order, where questions end, and thoughts."""
     digest = hashlib.sha256(f"{len(rows)} rows".encode())
     for part in rows.with_format("arrow").iter(batch_size=1000):
         for chunk in part["token_ids"].chunks:
             digest.update(chunk.flatten().to_numpy(zero_copy_only=False).astype("<i8").tobytes())
         if "anchor" in rows.column_names:
             digest.update(part["anchor"].to_numpy().astype("<i8").tobytes())
+        if "thoughts" in rows.column_names:  # of which the token ids say nothing
+            digest.update(repr([part["marks"].to_pylist(), part["thoughts"].to_pylist()]).encode())
     return digest.hexdigest()[:16]
 
 
