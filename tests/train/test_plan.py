@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel
 
-from deliberate.core.base import Base
+from deliberate.core.base import Base, load_base
 from deliberate.core.errors import DeliberateError, UnsupportedModelError
 from deliberate.core.groups import sample_anchors
 from deliberate.core.kinds import KINDS, build
@@ -213,3 +213,11 @@ def test_a_base_whose_layers_cannot_be_counted_trains_without_a_plan(recipe, mon
         plan(short)
     train(short, tmp_path / "run")
     assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("start", ["paper", "warm", "thought"])
+def test_the_weights_of_every_start_are_counted(start):
+    recipe = load_recipe(None, changes=["base.id=nano", f"coprocessor.start={start}"])
+    made = build(recipe.coprocessor, load_base())
+    scale = sum(parameter.numel() for parameter in made.scale.parameters())
+    assert shape_of(recipe).trained == made.num_parameters - scale

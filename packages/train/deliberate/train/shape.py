@@ -92,7 +92,9 @@ def shape_of(recipe: Recipe) -> Shape:
         base = Base(model=model, tokenizer=_blank_tokenizer(), id=recipe.base.id)
         trunk = _count(_multiplied(base.trunk))  # before low-rank weights come to stand in it
         # The start of a learned scale is measured on real weights, and is one weight.
-        made = build(replace(recipe.coprocessor, latent_norm="after", latent_scale=1.0), base)
+        norm = recipe.coprocessor.latent_norm
+        unscaled = {"latent_norm": "after" if norm == "embedding" else norm, "latent_scale": 1.0}
+        made = build(replace(recipe.coprocessor, **unscaled), base)
         reader = made.trunk if isinstance(made, TrunkCoprocessor) else None
         coprocessor: Coprocessor = made
         if recipe.train.adapt_rank is not None:
