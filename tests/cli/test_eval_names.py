@@ -39,6 +39,7 @@ TYPED = {
     "--ahead 0": "ahead must be at least 1, got 0",
     "--seed -1": "seed must be at least 0, got -1",
     "--problems all --count 1": "count must be at least 2, got 1",
+    "--problems all --shots -1": "shots must be at least 0, got -1",
     "--problems all --steps 1-99999999999": "steps must be from 1 to 12, got 99999999999",
     "--cost --repeats 0": "repeats must be at least 1, got 0",
     "--cost --prompt-tokens 0": "prompt_tokens must be at least 1, got 0",

@@ -47,6 +47,15 @@ def test_several_runs_answer_the_same_problems(run, coprocessor_folder):
     assert json.loads(Path("both.json").read_text())["results"] == [first, second]
 
 
+def test_solved_problems_stand_before_each_question_if_asked_for(run, coprocessor_folder):
+    few = ("--problems", "symbols", "--steps", "1", "--count", "3", "--against", "none")
+    outcome = run("eval", coprocessor_folder, *few, "--shots", "2", "-o", "report")
+    assert outcome.code == 0, outcome.err
+    assert "each after 2 solved ones" in " ".join(outcome.out.split())
+    assert '"shots": 2' in Path("report/results.json").read_text()
+    assert "Each after 2 solved ones." in Path("report/report.md").read_text()
+
+
 def test_chains_of_thought_are_shown_with_their_tokens(run, coprocessor_folder):
     few = ("--problems", "symbols", "--steps", "1", "--count", "3")
     named = ("--against", "cot,cot:2,cot:latency,every:1")
@@ -72,6 +81,7 @@ def test_chains_of_thought_are_shown_with_their_tokens(run, coprocessor_folder):
         (("--problems", "all", "--steps", "few"), "got 'few'"),
         (("--problems", "all", "--steps", "1-13"), "steps must be from 1 to 12, got 13"),
         (("--problems", "all", "--count", "0"), "count must be at least 2"),
+        (("--problems", "all", "--shots", "-1"), "shots must be at least 0, got -1"),
         (("--problems", "all", "--data", "x", "--delay", "1"), "leave out --data, --delay"),
         (("nano", "--bench", "piqa"), "--bench asks one RUN at a time"),
         (("--steps", "1-6"), "--steps is for problems: add --problems all"),

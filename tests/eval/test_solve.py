@@ -139,9 +139,29 @@ def test_problems_are_held_out_different_and_the_same_each_time():
     assert len({each.question for each in few}) == len(few) < 2000
 
 
+@pytest.mark.parametrize("split", ["validation", "train"])
+def test_solved_problems_of_the_other_split_stand_before_a_question(split):
+    plain = ProblemSet(count=20, steps=(1, 2))
+    shown = replace(plain, shots=3)
+    for one, own in zip(plain.problems(split), shown.problems(split), strict=True):
+        *solved, question = own.question.split("\n")
+        assert own == replace(one, question=own.question)
+        assert question == one.question
+        assert len(solved) == 3
+        for line in solved:
+            asked, _, _ = line.rpartition(ENDS[one.family])
+            assert not is_validation(asked + ENDS[one.family])
+            assert asked + ENDS[one.family] != question
+    assert shown.problems(split) == shown.problems(split)
+
+
+ENDS = {"symbols": "=", "words": "?", "comparison": "?", "sorting": ":", "variables": "="}
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
+        ({"shots": -1}, "shots must be at least 0, got -1"),
         ({"families": ("symbol",)}, "no family 'symbol' of problems: known are symbols, words"),
         ({"steps": (0,)}, "steps must be from 1 to 12, got 0"),
         ({"count": 1}, "count must be at least 2"),

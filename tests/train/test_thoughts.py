@@ -12,7 +12,7 @@ from deliberate.core.kinds import build
 from deliberate.core.texts import validation_texts
 from deliberate.train import train
 from deliberate.train.data import batches, load_rows
-from deliberate.train.objective import Objective, distance
+from deliberate.train.objective import Objective, mean_square
 from deliberate.train.processes import Processes
 
 MARKER = ("objective.place=marker", "objective.markers=['?']", "objective.thought=0.5")
@@ -61,13 +61,14 @@ def test_the_loss_is_that_of_the_tokens_ahead_and_a_share_of_the_distance(thinki
     reading = base.read(batch.token_ids)
     latents, embeds = coprocessor(reading, batch.anchors), base.embed(batch.spelled)
     ahead = coprocessor.losses(base, reading, batch.anchors, ahead=3).mean()
-    apart = (latents - embeds).square().sum() / embeds.square().sum()
+    size = base.embed(torch.arange(base.vocab)).square().mean()
+    apart = (latents - embeds).square().mean() / size
     torch.testing.assert_close(whole, ahead + 0.5 * apart)
     torch.testing.assert_close(objective(batch.token_ids, batch.anchors), ahead)
     whole.backward()
     assert all(parameter.grad is not None for parameter in coprocessor.parameters())
     assert all(parameter.grad is None for parameter in base.model.parameters())
-    assert distance(embeds, embeds) == 0
+    assert mean_square(base) == pytest.approx(size.item())
 
 
 @pytest.mark.parametrize("kind", ["soft", "pause", "continued"])

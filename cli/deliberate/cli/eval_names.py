@@ -37,6 +37,7 @@ LIMITS: dict[str, tuple[int, int | None]] = {
     "ahead": (1, None),
     "seed": (0, MOST_SEED),
     "count": (2, None),
+    "shots": (0, None),
     "prompt_tokens": (1, None),
     "decoded_tokens": (1, None),
     "repeats": (1, None),

@@ -139,6 +139,10 @@ Count = Annotated[
         show_default="100",
     ),
 ]
+Shots = Annotated[
+    int | None,
+    typer.Option(help="Solved problems before each question.", show_default="0"),
+]
 Cost = Annotated[
     bool,
     typer.Option("--cost", help="Measure instead what latents cost: time, FLOPs, memory, bytes."),

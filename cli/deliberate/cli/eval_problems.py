@@ -76,6 +76,7 @@ def problems_named(said: Mapping[str, Any]) -> "ProblemSet":
         families=families(said["problems"] or ALL),
         steps=steps(said["steps"] or STEPS),
         count=COUNT if said["count"] is None else said["count"],
+        shots=said["shots"] or 0,
         seed=said["seed"],
     )
 
@@ -83,7 +84,7 @@ def problems_named(said: Mapping[str, Any]) -> "ProblemSet":
 def _show(result: dict[str, Any], run: str, base: str) -> None:
     from rich.console import Console
 
-    from deliberate.core.verdict import columns
+    from deliberate.core.verdict import columns, counted
 
     total = result["total"]
     words = columns({**result, "change_percent": total["against_base"]}, other="question")
@@ -96,6 +97,7 @@ def _show(result: dict[str, Any], run: str, base: str) -> None:
         _show_table(console, result, {"base": "base\nalone", **some})
     said = (
         f"{result['problems']:,} held-out problems, at most {result['count']} of a family and steps"
+        + (f", each after {counted(result['shots'], 'solved one')}" if result["shots"] else "")
     )
     say(console, f"{said}. Each family's and the total's 95 % interval from resampling problems.")
     for name, chain in result.get("chains", {}).items():

@@ -56,7 +56,7 @@ _OPTIONS = {
         "data", "skip_bad", "field", "question", "answer", "template", "separator", "domain",
         "delay", "texts", "anchors", "every_token", "ahead", "length",
     ),
-    PROBLEMS: ("steps", "count"),
+    PROBLEMS: ("steps", "count", "shots"),
     COST: ("prompt_tokens", "decoded_tokens", "repeats"),
     BENCH: ("bench_data", "bench_limit", "run_generated_code", "batch"),
 }  # fmt: skip

@@ -75,6 +75,7 @@ def evaluate(
     problems: eval_options.Problems = None,
     steps: eval_options.Steps = None,
     count: eval_options.Count = None,
+    shots: eval_options.Shots = None,
     cost: eval_options.Cost = False,
     prompt_tokens: eval_options.PromptTokens = None,
     decoded_tokens: eval_options.DecodedTokens = None,

@@ -53,6 +53,7 @@ class Accuracy:
             "problems": len(keys),
             "split": "validation",
             "count": self.asked.count,
+            "shots": self.asked.shots,
             "seed": self.asked.seed,
             **(
                 {"chains": {name: each.to_dict() for name, each in self.chains.items()}}

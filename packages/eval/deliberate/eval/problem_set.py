@@ -3,7 +3,7 @@
 families, steps, count --core.problems--> the same problems each time, none of them twice
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -28,6 +28,10 @@ class ProblemSet:
     count: int = 100
     """Problems of each family and number of steps, or as many different ones as there are."""
 
+    shots: int = 0
+    """Solved problems of its family and steps that stand before each question, of the split that is
+    learned: a base that doubts whether to answer at once does so after one."""
+
     seed: int = 0
     """Of the problems, random latents and the resampling."""
 
@@ -49,6 +53,8 @@ class ProblemSet:
             raise ValueError(
                 f"count must be at least 2, for another question's latents, got {self.count}"
             )
+        if self.shots < 0:
+            raise ValueError(f"shots must be at least 0, got {self.shots}")
         if not 0 <= self.seed <= MOST_SEED:
             raise ValueError(f"seed must be from 0 to {MOST_SEED}, got {self.seed}")
 
@@ -64,8 +70,19 @@ class ProblemSet:
                 made = problems(family, steps=steps, split=split, seed=self.seed)
                 drawn = islice(made, PATIENCE * self.count)
                 different = {problem.question: problem for problem in drawn}
-                found += islice(different.values(), self.count)
+                found += map(self._shown(family, steps), islice(different.values(), self.count))
         return found
+
+    def _shown(self, family: str, steps: int) -> Callable[[Problem], Problem]:
+        """Puts solved problems before questions, others each time."""
+        solved = problems(family, steps=steps, split="train", seed=self.seed + 1)
+
+        def shown(problem: Problem) -> Problem:
+            others = (each.pair for each in solved if each.question != problem.question)
+            before = "".join(islice(others, self.shots))
+            return replace(problem, question=before + problem.question)
+
+        return shown if self.shots else lambda problem: problem
 
     def few(self, problems: Sequence[Problem]) -> list[Problem]:
         """Some of the other split, of the same families and steps, on which something is chosen.

@@ -17,6 +17,9 @@ from deliberate.core.base import Base
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.train.recipe import Recipe
 
+TOKENS_AT_ONCE = 4096
+"""Embeddings that are looked at at a time: a large vocabulary's are gigabytes."""
+
 
 class Objective(nn.Module):
     """What is minimised; its weights are the coprocessor's."""
@@ -26,6 +29,7 @@ class Objective(nn.Module):
         super().__init__()
         self.coprocessor = coprocessor
         self.base, self.recipe = base, recipe
+        self._embedding = mean_square(base) if recipe.objective.thought else 1.0
 
     def forward(
         self,
@@ -54,15 +58,20 @@ class Objective(nn.Module):
             loss = losses.mean() if weights is None else (losses * weights).sum()
         if latents is None or spelled is None:
             return loss
-        return loss + objective.thought * distance(latents, self.base.embed(spelled))
+        apart = latents.float() - self.base.embed(spelled).float()
+        return loss + objective.thought * apart.square().mean() / self._embedding
 
 
-def distance(
-    latents: Float[Tensor, "*shape hidden"], embeds: Float[Tensor, "*shape hidden"]
-) -> Float[Tensor, ""]:
-    """Mean squared distance of latents from embeddings, of these embeddings' mean square."""
-    embeds = embeds.float()
-    return (latents.float() - embeds).square().mean() / embeds.square().mean()
+@torch.no_grad()
+def mean_square(base: Base) -> float:
+    """Of all input embeddings: what a distance of latents from some of them is divided by.
+
+    The same in every batch, so that parts of one add up to the whole.
+    """
+    parts = torch.arange(base.vocab, device=base.device).split(TOKENS_AT_ONCE)
+    return sum(float(base.embed(part).float().square().sum()) for part in parts) / (
+        base.vocab * base.hidden
+    )
 
 
 def precision(base: Base, recipe: Recipe) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deliberate.core.verdict import few_problems, nearly_none
+from deliberate.core.verdict import counted, few_problems, nearly_none
 from deliberate.eval.report_folder.blocks import (
     Block,
     Cell,
@@ -58,7 +58,7 @@ def _cells(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def _solved(run: str, report: Mapping[str, Any]) -> Table:
     """A row a family, and the total last."""
-    words = _latents_first(report)
+    words, shots = _latents_first(report), report.get("shots", 0)
     return Table(
         caption=titled(run, "problems solved"),
         head=["Family", *words.values(), "Problems"],
@@ -73,6 +73,7 @@ def _solved(run: str, report: Mapping[str, Any]) -> Table:
         note=" ".join([
             "Answers are decoded greedily, and are right or wrong as a whole. Intervals from "
             "resampling problems; where all or none are solved they have no width and say little.",
+            *([f"Each after {counted(shots, 'solved one')}."] if shots else []),
             *filter(None, [few_problems(dict(report))]),
         ]),
     )
