@@ -122,12 +122,13 @@ def patient_bars() -> Generator[None]:
     """
     from datasets import disable_progress_bars, enable_progress_bars
     from datasets.utils.logging import CRITICAL, get_verbosity, set_verbosity
-    from transformers.utils.logging import set_tqdm_hook
+    from transformers.utils import logging
 
     def patient(factory: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return factory(*args, **{"delay": PATIENCE, "leave": False, **kwargs})
 
-    before = set_tqdm_hook(patient)
+    hook = getattr(logging, "set_tqdm_hook", None)  # transformers 5.0 has none: no bars at all
+    before = hook(patient) if hook else logging.disable_progress_bar()
     said = get_verbosity()
     set_verbosity(CRITICAL)
     disable_progress_bars()
@@ -136,4 +137,7 @@ def patient_bars() -> Generator[None]:
     finally:
         set_verbosity(said)
         enable_progress_bars()
-        set_tqdm_hook(before)
+        if hook:
+            hook(before)
+        else:
+            logging.enable_progress_bar()
