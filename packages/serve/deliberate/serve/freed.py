@@ -1,6 +1,6 @@
 """Freed memory goes back to the system.
 
-    freed, kept by the allocator --every half minute--> the system
+    freed, kept by the allocator --every ten seconds--> the system
 
 glibc keeps what is freed between pieces that live on, and a server whose caches come and go holds
 ever more of it: 54 of 662 MB after 2,500 answers (`docs/log.md`, 2026-11-27).

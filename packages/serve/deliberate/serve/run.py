@@ -22,7 +22,7 @@ from deliberate.serve.store_errors import StoreError
 REFRESH_TICKS = 50
 """Tenths of a second after which files that came into the store's folder are taken up."""
 
-GIVE_BACK_TICKS = 300
+GIVE_BACK_TICKS = 100
 """Tenths of a second after which freed memory goes back to the system."""
 
 _KEEP_ALIVE = 75
