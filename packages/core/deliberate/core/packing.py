@@ -130,7 +130,8 @@ class Packer:
             rows["marks"].append([mark - start for mark in self.marks[own]])
             if self.wanted.thought:
                 rows["thoughts"].append(self.thoughts[own])
-        self.tokens, left = self.tokens[whole:], self._within(whole, whole + len(self.tokens))
+        left = self._within(whole, len(self.tokens))
+        self.tokens = self.tokens[whole:]
         self.marks = [mark - whole for mark in self.marks[left]]
         self.thoughts = self.thoughts[left]
 
