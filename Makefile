@@ -19,7 +19,7 @@ demo: install
 	@echo "--- Training, for less than a minute: from the paper's literal start the loss falls, and"
 	@echo "--- the base is still far better without these latents when the run ends."
 	$(BIN)/deliberate train recipes/demo.yaml --output-dir $(DEMO)/run
-	@echo "--- From here on, the coprocessor that ships (recipes/nano.yaml, 2,000 steps)."
+	@echo "--- From here on, the coprocessor that ships (recipes/nano.yaml, 800 steps)."
 	$(BIN)/deliberate prefill --file recipes/demo.txt -o $(DEMO)/cache.st
 	$(BIN)/deliberate augment $(DEMO)/cache.st -o $(DEMO)/augmented.st
 	$(BIN)/deliberate generate $(DEMO)/augmented.st --max-tokens 40
@@ -66,13 +66,16 @@ matrix: wheels
 bench: install
 	for claim in startup cache_io decode one_pass utilisation memory head kinds serve load; do $(BIN)/python benchmarks/$$claim.py || exit 1; done
 
-# The embedded base, its coprocessor and its soft embedding, from the source on this machine.
+# The embedded base, its two coprocessors and its soft embedding, from the source on this machine.
 nano: install
 	$(BIN)/python recipes/nano_base.py --output $(NANO)/base --work build/nano-base
-	$(BIN)/deliberate train recipes/nano.yaml --output-dir build/nano --resume
-	$(BIN)/deliberate train recipes/nano-soft.yaml --output-dir build/nano-soft --resume
-	mkdir -p $(NANO)/coprocessor $(NANO)/soft
+	$(BIN)/deliberate train nano --output-dir build/nano --resume
+	$(BIN)/deliberate train nano --set coprocessor.latents=16 --output-dir build/nano-16 --resume
+	$(BIN)/deliberate train nano --set coprocessor.kind=soft --set train.soft_learning_rate=1.0e-2 \
+		--output-dir build/nano-soft --resume
+	mkdir -p $(NANO)/coprocessor $(NANO)/coprocessor-16 $(NANO)/soft
 	cp build/nano/config.json build/nano/model.safetensors $(NANO)/coprocessor
+	cp build/nano-16/config.json build/nano-16/model.safetensors $(NANO)/coprocessor-16
 	cp build/nano-soft/config.json build/nano-soft/model.safetensors $(NANO)/soft
 
 # docs/results.md: trains and measures what is missing, for hours; ONLY=table1,table6 for some tables.

@@ -1,6 +1,6 @@
 """Train `nano`, the small base model that ships inside the package: `make nano` runs this.
 
-    Python source, made problems --byte-level BPE, rows--> Llama of 1.2 M parameters
+    Python source, made problems --byte-level BPE, rows--> Llama of 0.6 M parameters
 
 The Python is the source found on this machine, so another machine makes a sister and not a twin;
 `corpus.json` beside the model says what was read and how often. Stopped, it goes on from its last
@@ -33,7 +33,8 @@ from deliberate.train.muon import Muon
 from deliberate.train.precision import rate_of
 
 SEED = 17
-LAYERS = 5
+LAYERS = 4
+HIDDEN = 96
 
 BATCH = 8
 """Rows of 1,024 tokens in a step."""
@@ -98,7 +99,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder for the model")
     parser.add_argument("--work", type=Path, required=True, help="folder for rows and checkpoints")
     parser.add_argument("--mixture", type=_weights, default="stdlib=1,packages=3,problems=6")
-    parser.add_argument("--steps", type=int, default=3200, help="steps of 8 x 1,024 tokens")
+    parser.add_argument("--steps", type=int, default=2000, help="steps of 8 x 1,024 tokens")
     parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument("--layers", type=int, default=LAYERS)
     parser.add_argument("--tokenizer", type=Path, help="folder of one to take; none trains it")
@@ -154,9 +155,9 @@ def shape(tokenizer: PreTrainedTokenizerFast, *, layers: int) -> LlamaConfig:
     """The model's configuration."""
     return LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=128,
+        hidden_size=HIDDEN,
         num_hidden_layers=layers,
-        intermediate_size=384,
+        intermediate_size=3 * HIDDEN,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=POSITIONS,

@@ -19,6 +19,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from deliberate.core.problems import CUE
 from deliberate.core.texts import documents
 from deliberate.train.mixture import MIX, quotas
 from deliberate.train.rows import mixed
@@ -26,7 +27,7 @@ from deliberate.train.rows import mixed
 PARTS = ("stdlib", "packages", "problems")
 """What is mixed, by name."""
 
-VOCABULARY = 2048
+VOCABULARY = 1024
 POSITIONS = 1024
 END = "<|endoftext|>"
 FILES_HELD_OUT = 20
@@ -35,8 +36,12 @@ FILES_HELD_OUT = 20
 # before them, and runs of blanks (indentation) that leave the last one to the next word.
 PIECES = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|[ \t]*[\r\n]+|\s+(?!\S)|\s+"
 
-# A question at the beginning of a line. Of a text that is worked out it is the whole line.
-QUESTION = re.compile(r"(?:Sort [\d ]+:|[A-Z].*\?|[(\d].* =|[a-z] = \d.*\. [a-z] =)", re.MULTILINE)
+# A question at the beginning of a line. Of a text that is worked out it is the whole line, with its
+# cue.
+QUESTION = re.compile(
+    rf"(?:{re.escape(CUE)})?(?:Sort [\d ]+:|[A-Z].*\?|[(\d].* =|[a-z] = \d.*\. [a-z] =)",
+    re.MULTILINE,
+)
 
 
 def texts_of(part: str, split: str) -> Dataset:

@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 
 from deliberate.core import problem_texts
-from deliberate.core.problems import FAMILIES, problems
+from deliberate.core.problems import CUE, FAMILIES, problems
 
 PATH = Path(__file__).parent.parent / "recipes" / "nano_corpus.py"
 
@@ -41,12 +41,12 @@ def test_the_tokens_of_questions_and_no_others_are_marked(corpus, made, monkeypa
     monkeypatch.setattr(corpus, "POSITIONS", 1)  # so that no token is left over
     tokenizer = corpus.train_tokenizer([problem.worked for problem in made])
     start = tokenizer.bos_token_id
-    for name, form in (("answered/1", "pair"), ("worked/1", "worked")):
+    for name, form, cue in (("answered/1", "pair", ""), ("worked/1", "worked", CUE)):
         expected = [start]
         for problem in made:
             whole = getattr(problem, form)
-            asked = tokenizer(problem.question, add_special_tokens=False)["input_ids"]
-            rest = whole.removeprefix(problem.question)
+            asked = tokenizer(cue + problem.question, add_special_tokens=False)["input_ids"]
+            rest = whole.removeprefix(cue + problem.question)
             said = tokenizer(rest, add_special_tokens=False)["input_ids"]
             expected += [*(~token for token in asked), *said]
         text = "".join(getattr(problem, form) for problem in made)

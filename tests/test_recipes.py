@@ -13,7 +13,7 @@ FAMILY = {"gemma2-2b": "gemma2", "qwen3-0.6b": "qwen3", "gpt2": "gpt2"}
 
 
 def test_there_are_recipes():
-    assert {path.stem for path in RECIPES} >= {"nano", "nano-soft", "gemma2-2b"}
+    assert {path.stem for path in RECIPES} >= {"nano", "demo", "gemma2-2b"}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

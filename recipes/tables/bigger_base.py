@@ -18,8 +18,8 @@ from deliberate.core.texts import documents
 from deliberate.eval.bootstrap import changes, resampled_unit
 
 AHEAD = 32
-LENGTH = 512
-"""Most tokens in a passage, as in `budget.yaml`."""
+LENGTH = 256
+"""Most tokens in a passage, as in `nano.yaml`."""
 
 
 def main() -> None:

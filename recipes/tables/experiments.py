@@ -1,6 +1,6 @@
 """What `docs/results.md` is made of, as `experiments.yaml` declares it.
 
-experiments.yaml, budget.yaml --> runs as changes of one recipe, measures, tables
+experiments.yaml, nano.yaml --> runs as changes of one recipe, measures, tables
 a run, the base's fingerprint --> its key: whether a measurement is still of it
 """
 
@@ -16,7 +16,7 @@ from deliberate.core import plain_yaml
 from deliberate.train.recipe import Recipe, load_recipe
 
 HERE = Path(__file__).parent
-EXPERIMENTS, BUDGET = HERE / "experiments.yaml", HERE / "budget.yaml"
+EXPERIMENTS, BUDGET = HERE / "experiments.yaml", HERE.parent / "nano.yaml"
 
 SHOWS = ("tokens", "controls", "chains", "reasoning", "late")
 """How a table may be shown; `results_page.py` has a function for each."""
@@ -162,12 +162,31 @@ def load(path: Path = EXPERIMENTS, budget: Path = BUDGET) -> Experiments:
             name: Table(name=name, **{**said, "note": " ".join(said.get("note", "").split())})
             for name, said in content.pop("tables").items()
         }
+        runs = content["runs"]
+        content["runs"] = {name: _whole(name, runs) for name in runs}
         content["measures"] = {
             name: " ".join(text.split()) for name, text in content["measures"].items()
         }
     except (TypeError, AttributeError) as error:
-        raise ValueError(f"a table or measure of {str(path)!r} is not complete: {error}") from error
+        raise ValueError(
+            f"a run, table or measure of {str(path)!r} is not complete: {error}"
+        ) from error
     return Experiments(budget=budget, common=load_recipe(budget), tables=tables, **content)
+
+
+def _whole(name: str, runs: Mapping[str, Any], *, within: Sequence[str] = ()) -> dict[str, Any]:
+    """A run's changes with those of the run that it is like.
+
+    Raises:
+        ValueError: there is no such run, or a run is like itself.
+    """
+    changes = dict(runs[name])
+    if (other := changes.pop("like", None)) is None:
+        return changes
+    _check(
+        f"what run {name} is like", other, [each for each in runs if each not in (*within, name)]
+    )
+    return {**_whole(other, runs, within=[*within, name]), **changes}
 
 
 def _written(value: Any, place: Callable[[str], str]) -> str:

@@ -8,7 +8,7 @@ import pytest
 from deliberate.core import problem_texts as made
 from deliberate.core.errors import TextError
 from deliberate.core.pairs import PairFormat, read_pairs
-from deliberate.core.problems import FAMILIES, is_validation
+from deliberate.core.problems import CUE, FAMILIES, is_validation
 from deliberate.core.texts import documents, hold_out, validation_texts
 
 QUESTION = re.compile(r"Sort [\d ]+:|.*\?|[(\d].* =|.*, .*\. [a-z] =")
@@ -28,7 +28,8 @@ def few(monkeypatch):
 
 def questions(text):
     """What stands in a text where a question can be: at the beginning of a line."""
-    return [found[0] for line in text.splitlines() if (found := QUESTION.match(line))]
+    lines = [line.removeprefix(CUE) for line in text.splitlines()]
+    return [found[0] for line in lines if (found := QUESTION.match(line))]
 
 
 def test_no_held_out_question_stands_in_a_training_text_not_even_in_another_s_work():
@@ -53,6 +54,7 @@ def test_a_text_is_worked_out_or_answered_at_once_throughout():
         lines = text.splitlines()
         problems = sum(line.startswith("So ") for line in lines) if name in worked else len(lines)
         assert 1 <= problems <= made.MOST_IN_TEXT
+        assert text.count(CUE) == (problems if name in worked else 0)
         if name not in worked:
             assert all(QUESTION.match(line)[0] != line for line in lines)  # an answer is behind it
 

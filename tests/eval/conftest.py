@@ -146,6 +146,7 @@ def problems_result(boost: float) -> dict:
     chains = {
         name: {
             "most_tokens": tokens,
+            "question_cue": "Step by step. ",
             "cue": "\n",
             "answer_cue": "So",
             "decoded_tokens": tokens / 2,

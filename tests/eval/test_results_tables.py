@@ -132,7 +132,7 @@ def test_what_is_named_and_not_there_is_refused(tmp_path):
     path.write_text(text.replace("runs: [full-4, full-8,", "runs: [full-5, full-8,"))
     with pytest.raises(ValueError, match=r"run of table table1 must be one of .*, got 'full-5'"):
         script("experiments").load(path)
-    path.write_text(text.replace("soft:@soft-16", "soft:@soft-61"))
+    path.write_text(text.replace("soft:@soft-4", "soft:@soft-61"))
     with pytest.raises(ValueError, match=r"measure controls names must be .*, got 'soft-61'"):
         script("experiments").load(path)
 
@@ -142,20 +142,28 @@ def test_a_key_changes_with_all_that_a_run_depends_on(tmp_path):
     first = load()
     text = (TABLES / "experiments.yaml").read_text()
     path = tmp_path / "experiments.yaml"
-    path.write_text(text.replace("full-16: {}", "full-16: {train.clip: 2.0}"))
+    path.write_text(text.replace("full-4: {}", "full-4: {train.clip: 2.0}"))
     other = load(path)
     changed = {run for run in first.runs if first.key(run, BASE) != other.key(run, BASE)}
-    assert changed == {"full-16", "adapted"}  # which begins from it
-    path.write_text(text.replace("soft-16: {", "soft-16: {train.clip: 2.0, "))
+    assert changed == {"full-4", "adapted"}  # which begins from it
+    path.write_text(text.replace("soft-4: {", "soft-4: {train.clip: 2.0, "))
     other = load(path)
     keys = [{m: each.measured_key(m, BASE) for m in each.measures} for each in (first, other)]
-    assert {m for m in keys[0] if keys[0][m] != keys[1][m]} == {"controls", "controlled-reasoning"}
-    budget = tmp_path / "budget.yaml"
-    budget.write_text((TABLES / "budget.yaml").read_text().replace("steps: 1000", "steps: 999"))
+    assert {m for m in keys[0] if keys[0][m] != keys[1][m]} == {"controls"}
+    path.write_text(text.replace("solve-8: {", "solve-8: {train.clip: 2.0, "))
+    other = load(path)
+    changed = {run for run in first.runs if first.key(run, BASE) != other.key(run, BASE)}
+    assert changed == {"solve-8", "solve-soft-8", "solve-pause-8", "solve-continued"}  # like it
+    path.write_text(text.replace("solve-4:\n", "solve-4:\n    like: solve-8\n"))
+    with pytest.raises(ValueError, match=r"what run solve-8 is like must be .*, got 'solve-4'"):
+        load(path)
+    budget = tmp_path / "nano.yaml"
+    common = (TABLES.parent / "nano.yaml").read_text()
+    budget.write_text(re.sub("steps: [0-9]+", "steps: 798", common))
     shorter = load(budget=budget)
     assert all(first.key(run, BASE) != shorter.key(run, BASE) for run in first.runs)
     assert all(first.key(run, BASE) != first.key(run, "f" * 16) for run in first.runs)
-    assert load_recipe(budget, changes=shorter.changes("half", str)).train.steps == 500
+    assert load_recipe(budget, changes=shorter.changes("half", str)).train.steps == 399
 
 
 def test_a_page_of_nothing_says_so_of_every_table(experiments, page):
@@ -181,7 +189,7 @@ def test_a_table_has_the_numbers_that_were_kept_and_names_what_is_missing(
                          "8.00 ms (7.20 ms … 8.80 ms)"]  # fmt: skip
     assert row(text, "full-8")[0] == "not measured yet"
     assert row(text, "base alone, perplexity")[:2] == ["11.00", "10.90"]
-    pictures = re.findall(r"\]\((results/[\w-]+\.png)\)", "".join(found.values()))
+    pictures = re.findall(r"\]\((results/[\w-]+\.png)\)", text)
     assert pictures == ["results/table1.png"]
     assert (tmp_path / pictures[0]).read_bytes().startswith(b"\x89PNG")
     assert "deliberate eval full-4" in found["Commands"]
@@ -196,35 +204,35 @@ def test_what_is_of_another_recipe_or_base_is_not_shown(keep, page, made_results
 
 
 def test_reasoning_adds_up_the_families_and_tests_the_sums(keep, page, made_results):
-    keep("full-8", {"reasoning": made_results["tasks"]["problems"]["result"][1]})
+    keep("solve-8", {"reasoning": made_results["tasks"]["problems"]["result"][1]})
     text = page()["Reasoning by number of steps"]
     assert row(text, "1")[0].startswith("70.0 %")  # 35 of 50 in each of two families
     assert row(text, "1")[1].startswith("76.0 %")
-    difference, gained, lost, p = row(text, "full-8, 1")[:4]
+    difference, gained, lost, p = row(text, "solve-8, 1")[:4]
     # 9 gained and 3 lost in each of two families of 50
     assert difference.startswith("**+12.00 points**")
     assert (gained, lost, p) == ("18", "6", "0.023")
-    assert "Not measured yet: full-4, full-16, full-32." in text
+    assert "Not measured yet: solve-4, solve-16, solve-32." in text
 
 
 def test_chains_of_thought_are_beside_their_tokens(keep, page, made_results):
-    keep("full-4", {"reasoning": made_results["tasks"]["problems"]["result"][0]})
+    keep("solve-4", {"chains": made_results["tasks"]["problems"]["result"][0]})
     text = page()["Table 4: chain of thought"]
-    latency = row(text, "full-4: chain of thought, 11 tokens in the latents' time")
+    latency = row(text, "solve-4: chain of thought, 11 tokens in the latents' time")
     assert latency[0].startswith("69.0 %")
     assert latency[-1] == "8.5"
-    assert row(text, "full-4: latents")[-1] == "4.0"
+    assert row(text, "solve-4: latents")[-1] == "4.0"
 
 
 def test_controls_and_delays_are_those_of_the_report(keep, page, made_results):
     result = made_results["tasks"]["perplexity"]["result"][0]
-    keep("full-16", {"controls": result, "late": result})
+    keep("full-4", {"controls": result, "late": result})
     found = page()
-    controls = found["Controls and baselines, 16 latents"]
+    controls = found["Controls and baselines"]
     assert len(row(controls, "1")) == 5  # four conditions and the base
     assert len(row(controls, "zeros")) == 6
     late = found["Table 8: latents that arrive late, trained with and without delay"]
-    assert row(late, "full-16, 2 tokens late") == row(late, "full-16, 0 tokens late")
+    assert row(late, "full-4, 2 tokens late") == row(late, "full-4, 0 tokens late")
 
 
 def test_the_same_results_give_the_same_page(keep, page, made_results, tmp_path):
@@ -264,23 +272,23 @@ def trained_of(commands):
 
 def test_a_measure_trains_what_it_needs_first_and_nothing_twice(maker, experiments, tmp_path):
     made, commands = maker
-    made.measure("full-16", "controls")
-    assert trained_of(commands) == ["soft-16", "pause-16", "full-16"]
-    assert f"soft:{made.place('soft-16')}" in commands[-1][-4]
-    kept = json.loads((tmp_path / "kept" / "full-16.json").read_text())
+    made.measure("full-4", "controls")
+    assert trained_of(commands) == ["soft-4", "pause-4", "full-4"]
+    assert f"soft:{made.place('soft-4')}" in commands[-1][-4]
+    kept = json.loads((tmp_path / "kept" / "full-4.json").read_text())
     assert kept["measures"]["controls"]["result"] == {"seen": None}
     commands.clear()
-    made.measure("full-16", "controls")
+    made.measure("full-4", "controls")
     assert not commands
-    made.measure("full-16", "late")
+    made.measure("full-4", "late")
     assert [command[0] for command in commands] == ["eval"]
 
 
 def test_an_adaptation_begins_from_the_run_that_it_names(maker):
     made, commands = maker
     made.measure("adapted", "task")
-    assert trained_of(commands) == ["full-16", "adapted"]
-    assert f"train.init={made.place('full-16')}" in commands[1]
+    assert trained_of(commands) == ["full-4", "adapted"]
+    assert f"train.init={made.place('full-4')}" in commands[1]
     rows = Path(made.place("pairs-train.jsonl")).read_text().splitlines()
     assert len(rows) == 6000
     assert json.loads(rows[0]).keys() == {"question", "answer"}
@@ -322,7 +330,7 @@ def test_what_fails_is_told_and_the_rest_is_made(experiments, tmp_path, monkeypa
         experiments, ["table1", "hidden"], output=tmp_path / "docs", work=tmp_path / "work"
     )
     assert code == 1
-    assert set(asked) == {"full-4", "full-8", "full-16", "full-32", "hidden-16"}
+    assert set(asked) == {"full-4", "full-8", "full-16", "full-32", "hidden-4"}
     said = capsys.readouterr().err
     assert "table1: not complete" in said
     assert "hidden: done" in said

@@ -47,7 +47,7 @@ LIMITS: dict[str, tuple[int, int | None]] = {
 EMBEDDED_TEXTS = ("stdlib", "installed", "problems")
 """`deliberate.core.sources.EMBEDDED`."""
 
-EMBEDDED_RUNS = ("nano", "nano-soft")
+EMBEDDED_RUNS = ("nano", "nano-16", "nano-soft")
 """`deliberate.core.checkpoint.EMBEDDED_FOLDERS`."""
 
 REPORT_FILE = "results.json"

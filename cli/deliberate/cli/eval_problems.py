@@ -145,8 +145,9 @@ def _said(found: Mapping[str, Any]) -> str:
 
 def _chain(chain: Mapping[str, Any]) -> str:
     """What a chain of thought was."""
-    time, words = "", chain["cue"].strip()
-    cue = f" and {words!r}" if words else ""
+    time, before, words = "", chain["question_cue"].strip(), chain["cue"].strip()
+    cue = f"{before!r} before the question, " if before else ""
+    cue += "a line end" + (f" and {words!r}" if words else "")
     if "latency" in chain:
         took = {name: 1000 * seconds for name, seconds in chain["latency"].items()}
         time = (
@@ -154,9 +155,9 @@ def _chain(chain: Mapping[str, Any]) -> str:
             f"{took['token_seconds']:.1f} ms; "
         )
     return (
-        f"{time}the cue is a line end{cue}, then {chain['answer_cue']!r}; on "
+        f"{time}the cue is {cue}, then {chain['answer_cue']!r}; on "
         f"average {chain['decoded_tokens']:.1f} tokens decoded, {chain['extra_tokens']:.1f} with "
-        "both cues"
+        "the cues"
     )
 
 

@@ -33,7 +33,11 @@ CONFIG = "config.json"
 FILES = (CONFIG, WEIGHTS, "recipe.yaml", "eval.json", "README.md")
 """What is fetched of a coprocessor on the Hub, by loading as by pulling: the cache serves both."""
 
-EMBEDDED_FOLDERS = {EMBEDDED: NANO / "coprocessor", f"{EMBEDDED}-soft": NANO / "soft"}
+EMBEDDED_FOLDERS = {
+    EMBEDDED: NANO / "coprocessor",
+    f"{EMBEDDED}-16": NANO / "coprocessor-16",
+    f"{EMBEDDED}-soft": NANO / "soft",
+}
 """Coprocessors that ship inside the package, by name."""
 
 
@@ -126,8 +130,8 @@ def load_coprocessor(
     """Load a coprocessor for its base.
 
     Args:
-        name: `nano`, `nano-soft`, a folder, or a Hub id: `user/repo`, `user/repo@revision`,
-            `hf://user/repo`.
+        name: `nano`, `nano-16`, `nano-soft`, a folder, or a Hub id: `user/repo`,
+            `user/repo@revision`, `hf://user/repo`.
         base: The base it was trained for, already loaded.
         revision: Branch, tag or commit on the Hub, where the id does not say it.
         dtype: In which its weights are held; by default the base's.

@@ -3,9 +3,8 @@
     split --problems--> a few problems a text, answered at once | worked out --> texts by name
     ... thought: answered at once behind a thought between two strings
 
-Of eight texts seven answer each question at once, and one works each out step by step. So behind a
-text's first question its answer is far more likely than its work, even where a base is in doubt
-between several answers: asked a question and nothing else, it answers.
+Of eight texts seven answer each question at once, and one works each out step by step, behind a
+cue: asked a question without it, a base knows that it is to answer.
 """
 
 from collections.abc import Iterator, Sequence

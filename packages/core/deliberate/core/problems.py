@@ -24,6 +24,10 @@ MOST = 99
 MOST_STEPS = 12
 """The most steps that a problem can have."""
 
+CUE = "Step by step. "
+"""Before a question that is worked out. Without it a base would doubt after each question whether
+to answer or to begin the work, and where it is unsure of the answer the work would be likelier."""
+
 _UNHELPED = ("sorting", "variables")
 HELD_OUT = 8
 """One question in this many is of the split `validation`."""
@@ -79,8 +83,9 @@ class Problem:
 
     @property
     def worked(self) -> str:
-        """The question, the way to its answer, and the answer."""
-        return "".join(f"{line}\n" for line in (self.question, *self.work, f"So {self.answer}"))
+        """The question behind its cue, the way to its answer, and the answer."""
+        lines = (f"{CUE}{self.question}", *self.work, f"So {self.answer}")
+        return "".join(f"{line}\n" for line in lines)
 
 
 def problems(family: str, *, steps: int, split: str = "train", seed: int = 0) -> Iterator[Problem]:

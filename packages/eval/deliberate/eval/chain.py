@@ -1,6 +1,6 @@
 """A chain of thought by the base alone: what further tokens buy where no latents are written.
 
-    question [cue] --base decodes--> thought [answer cue] --solve.judged--> right or wrong
+    [cue] question [cue] --base decodes--> thought [answer cue] --solve.judged--> right or wrong
 
 Source: arXiv:2412.17747, section 3.3 and table 4, zero-shot chain of thought; how many tokens it is
 given, and that there is more than one cue, is ours.
@@ -19,7 +19,7 @@ from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.generate import Sampling, end_tokens, generate
 from deliberate.core.memory import Smaller, batch_by_batch
 from deliberate.core.passages import Passage
-from deliberate.core.problems import Problem
+from deliberate.core.problems import CUE, Problem
 from deliberate.eval.latency import Latency, measure_latency
 from deliberate.eval.solve import check_room, judged, taken, tokenized
 
@@ -37,10 +37,18 @@ class Cue:
     answer: str
     """Begins the line of the answer, which goes on after a space."""
 
+    question: str = ""
+    """Read right before the question."""
+
+    def __call__(self, question: str) -> str:
+        """A question with what has a base think; what stands before its line stays there."""
+        before, line_end, asked = question.rpartition("\n")
+        return f"{before}{line_end}{self.question}{asked}{self.thought}"
+
 
 CUES = (
     # A base that learned `Problem.worked` writes the way after a line end, and then "So 18".
-    Cue(thought="\n", answer="So"),
+    Cue(question=CUE, thought="\n", answer="So"),
     # For any other: the words of Kojima et al., arXiv:2205.11916, and in place of theirs for the
     # answer a label, whose line ends with the answer and not with a full stop.
     Cue(thought="\nLet's think step by step.", answer="Answer:"),
@@ -71,7 +79,7 @@ class Chained:
     """Mean tokens of the thought, without a line of the answer in it."""
 
     extra: float
-    """Mean tokens between question and answer: both cues and the thought."""
+    """Mean tokens that the question takes more: all cues and the thought."""
 
     tried: Mapping[str, int]
     """Problems solved by each cue where the cue was chosen, by what it reads before the thought."""
@@ -83,6 +91,7 @@ class Chained:
         """Plain values."""
         return {
             "most_tokens": self.plan.tokens,
+            "question_cue": self.cue.question,
             "cue": self.cue.thought,
             "answer_cue": self.cue.answer,
             "decoded_tokens": self.decoded,
@@ -186,7 +195,7 @@ def _right(
 
 def _cued(base: Base, cue: Cue, asked: Sequence[Problem]) -> list[Passage]:
     """The problems with the cue as a part of the question: a line end may join its last token."""
-    return tokenized(base, [replace(each, question=each.question + cue.thought) for each in asked])
+    return tokenized(base, [replace(each, question=cue(each.question)) for each in asked])
 
 
 @torch.no_grad()
