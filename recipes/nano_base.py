@@ -1,6 +1,6 @@
 """Train `nano`, the small base model that ships inside the package: `make nano` runs this.
 
-    Python source, made problems --byte-level BPE, rows--> Llama of 0.6 M parameters
+    Python source, made problems --byte-level BPE, rows--> Llama of 0.5 M parameters
 
 The Python is the source found on this machine, so another machine makes a sister and not a twin;
 `corpus.json` beside the model says what was read and how often. Stopped, it goes on from its last
