@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deliberate.core.base import load_base
-from deliberate.core.checkpoint import load_coprocessor, save_coprocessor
+from deliberate.core.checkpoint import EMBEDDED_FOLDERS, load_coprocessor, save_coprocessor
 from deliberate.train import load_recipe, train
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
@@ -14,6 +14,19 @@ FAMILY = {"gemma2-2b": "gemma2", "qwen3-0.6b": "qwen3", "gpt2": "gpt2"}
 
 def test_there_are_recipes():
     assert {path.stem for path in RECIPES} >= {"nano", "demo", "gemma2-2b"}
+
+
+def test_what_ships_is_loaded_by_its_name_and_is_of_the_recipe():
+    base, recipe = load_base("nano"), load_recipe("nano").to_dict()
+    for name in EMBEDDED_FOLDERS:
+        trained = load_coprocessor(name, base=base)
+        config = trained.coprocessor.config
+        assert (config.kind, config.latents) == (
+            "soft" if name == "nano-soft" else "full", 16 if name == "nano-16" else 4
+        )  # fmt: skip
+        own = trained.recipe
+        assert own["train"]["steps"] == recipe["train"]["steps"] == own["reached"]["step"]
+        assert own["data"] == recipe["data"]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 
 import pytest
 import typer
@@ -164,6 +165,15 @@ def test_a_key_changes_with_all_that_a_run_depends_on(tmp_path):
     assert all(first.key(run, BASE) != shorter.key(run, BASE) for run in first.runs)
     assert all(first.key(run, BASE) != first.key(run, "f" * 16) for run in first.runs)
     assert load_recipe(budget, changes=shorter.changes("half", str)).train.steps == 399
+
+
+def test_the_page_in_the_repository_is_of_what_is_kept_there(experiments, tmp_path):
+    docs = TABLES.parents[1] / "docs"
+    copytree(docs / "results", tmp_path / "results", ignore=ignore_patterns("*.png"))
+    made = script("results_page").write_page(experiments, load_base().fingerprint, tmp_path)
+    assert made.read_text() == (docs / "results.md").read_text()
+    for picture in (tmp_path / "results").glob("*.png"):
+        assert (docs / "results" / picture.name).exists()
 
 
 def test_a_page_of_nothing_says_so_of_every_table(experiments, page):
