@@ -102,9 +102,10 @@ def _made(page: Page) -> list[Block]:
         Said(
             text=f"Base {recipe.base.id}, fingerprint {page.base}. Every run has the same budget, "
             f"unless its row says otherwise: {count(train.steps)} steps of {train.batch} texts of "
-            f"{recipe.data.length} tokens, {objective.anchors} anchors in each, {objective.ahead} "
-            f"tokens ahead, seed {train.seed}. Each run was trained once, so intervals are over "
-            "texts or problems and not over seeds. Rates were not tuned for each run."
+            f"{recipe.data.length} tokens of {recipe.data.train}, {objective.anchors} anchors in "
+            f"each, {objective.ahead} tokens ahead, seed {train.seed}. Each run was trained once, "
+            "so intervals are over texts or problems and not over seeds. Rates were not tuned for "
+            "each run."
         ),
         Said(
             text=f"Machines: {'; '.join(machines) or NONE}. Commits: {', '.join(commits) or NONE}."
