@@ -66,7 +66,8 @@ def test_chains_of_thought_are_shown_with_their_tokens(run, coprocessor_folder):
     assert "Fewer than 10 problems, and intervals not to be believed: symbols." in words
     assert "latents again every 1 token against the base: " in words
     assert "latents against chain of thought, 2 tokens: " in words
-    assert "Chain of thought, 3 tokens: the cue is a line end" in words
+    cue = "'Step by step.' before the question, a line end"
+    assert f"Chain of thought, 3 tokens: the cue is {cue}" in words
     assert "in the latents' time: on this machine latents take " in words
     chains = json.loads((coprocessor_folder / "problems.json").read_text())["chains"]
     assert list(chains) == ["cot", "cot:2", "cot:latency"]
