@@ -147,7 +147,7 @@ def test_a_key_changes_with_all_that_a_run_depends_on(tmp_path):
     other = load(path)
     changed = {run for run in first.runs if first.key(run, BASE) != other.key(run, BASE)}
     assert changed == {"full-4", "adapted"}  # which begins from it
-    path.write_text(text.replace("soft-4: {", "soft-4: {train.clip: 2.0, "))
+    path.write_text(text.replace("pause-4: {", "pause-4: {train.clip: 2.0, "))
     other = load(path)
     keys = [{m: each.measured_key(m, BASE) for m in each.measures} for each in (first, other)]
     assert {m for m in keys[0] if keys[0][m] != keys[1][m]} == {"controls"}
@@ -238,7 +238,7 @@ def test_controls_and_delays_are_those_of_the_report(keep, page, made_results):
     result = made_results["tasks"]["perplexity"]["result"][0]
     keep("full-4", {"controls": result, "late": result})
     found = page()
-    controls = found["Controls and baselines"]
+    controls = found["Controls and baselines, 4 latents"]
     assert len(row(controls, "1")) == 5  # four conditions and the base
     assert len(row(controls, "zeros")) == 6
     late = found["Table 8: latents that arrive late, trained with and without delay"]
