@@ -35,7 +35,7 @@ from deliberate.core import load_base, load_coprocessor
 GROWTH_TARGET = 20.0
 """MB. Latents, keys and values of one text are 0.3 MB: what is kept of each would show."""
 
-DOCUMENTS, DOCUMENT, PROMPTS = 4, 1500, 60
+DOCUMENTS, DOCUMENT, PROMPTS = 4, 1200, 60
 """Texts in the store, their characters, and prompts that are asked again and again."""
 
 BUDGETS = ("--memory-budget", "20MB", "--disk-budget", "60MB")
