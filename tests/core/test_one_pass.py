@@ -15,7 +15,7 @@ AHEAD = 4
 LATENTS = 3
 TOKENS = 20  # almost three windows
 ANCHORS = [[0, 3, 8, 15], [1, 2, 9, 14]]
-LOSS_TOLERANCE = 2e-5
+LOSS_TOLERANCE = 5e-5  # float32 on losses of about 4; products are summed in another order
 GRADIENT_TOLERANCE = 2e-4
 
 

@@ -5,12 +5,13 @@
 Nothing of the text is recomputed or copied per group. Attention runs in chunks of at most
 `CHUNK_SCORES` scores, and the backward recomputes each chunk's probabilities: over forward and
 backward alike it holds the groups' queries, keys, values, output and their gradients, each in two
-layouts, and beyond these at most `WORKING_COPIES` buffers of `CHUNK_SCORES` 4-byte numbers.
+layouts, and beyond these at most `WORKING_COPIES` buffers of `CHUNK_SCORES` 4-byte numbers and,
+without a window, one number for each anchor and text token.
 
 Source: arXiv:2412.17747, section 2.3 and figure 2; the two parts are ours.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -84,8 +85,17 @@ def _stretch(bounds: list[int], window: int | None) -> tuple[int, int]:
     return begin, max(max(bounds) + 1, begin)
 
 
-def _chunks(groups: Groups, query: Tensor, window: int | None) -> Iterator[_Chunk]:
+def _chunks(groups: Groups, query: Tensor, window: int | None) -> Iterable[_Chunk]:
     """Runs of as many groups as `CHUNK_SCORES` allows, one at least."""
+    if window is not None:  # a mask for every token: too large to keep
+        return _cut(groups, query, window)
+    shape = query.shape[1:4]
+    if shape not in groups.kept:  # the same for every layer, forward and backward
+        groups.kept[shape] = list(_cut(groups, query, window))
+    return groups.kept[shape]
+
+
+def _cut(groups: Groups, query: Tensor, window: int | None) -> Iterator[_Chunk]:
     _, kv_heads, anchors, rows, _ = query.shape
     own_mask = _own_mask(groups, window, query.device)
     for row, bounds in enumerate(groups.bounds):
