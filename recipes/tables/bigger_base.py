@@ -18,8 +18,6 @@ from deliberate.core.texts import documents
 from deliberate.eval.bootstrap import changes, resampled_unit
 
 AHEAD = 32
-LENGTH = 256
-"""Most tokens in a passage, as in `nano.yaml`."""
 
 
 def main() -> None:
@@ -38,6 +36,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--data", required=True)
     parser.add_argument("--texts", type=int, required=True)
     parser.add_argument("--anchors", type=int, required=True)
+    parser.add_argument("--length", type=int, required=True, help="most tokens in a passage")
     parser.add_argument("--against", choices=["none"], default="none")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--force", action="store_true", help="write over a file")
@@ -57,7 +56,9 @@ def compared(base: Base, bigger: Base, options: argparse.Namespace) -> dict[str,
         )
     texts = documents(options.data, split="validation")
     least = AHEAD + 2
-    chosen = passages(texts, base.tokenizer, length=LENGTH, least=least, limit=options.texts)
+    chosen = passages(
+        texts, base.tokenizer, length=options.length, least=least, limit=options.texts
+    )
     found = {
         name: measure(model, {}, chosen, anchors=options.anchors, ahead=AHEAD)
         for name, model in (("base", base), ("latents", bigger))

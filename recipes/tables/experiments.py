@@ -51,8 +51,12 @@ class Experiments:
     budget: Path
     """The recipe that all runs are changes of."""
 
+    said: Mapping[str, Any]
+    """What it says, without what it leaves to the defaults: an option that is new to recipes makes
+    no run another."""
+
     common: Recipe
-    """What it holds."""
+    """What it says, resolved."""
 
     runs: Mapping[str, Mapping[str, Any]]
     """Changes by run."""
@@ -107,7 +111,9 @@ class Experiments:
         """
         changes = dict(self.runs[name])
         if (share := changes.pop("share", None)) is not None:
-            changes["train.steps"] = max(1, round(share * self.common.train.steps))
+            for part in ("steps", "warmup"):
+                whole = getattr(self.common.train, part)
+                changes[f"train.{part}"] = max(1, round(share * whole))
         return [f"{key}={_written(value, place)}" for key, value in changes.items()]
 
     def arguments(self, measure: str, place: Callable[[str], str]) -> str:
@@ -126,11 +132,11 @@ class Experiments:
             base: Fingerprint of the base.
         """
         if name in self.bases:
-            return _hash([base, dict(self.bases[name])])
+            return _hash([base, self.common.data.length, dict(self.bases[name])])
         changes = self.changes(name, lambda named: f"@{named}")
         before = [self.key(each, base) for each in self.after(json.dumps(self.runs[name]))]
         pairs = [dict(self.pairs)] if "pairs-" in json.dumps(changes) else []
-        return _hash([base, self.common.to_dict(), changes, before, pairs])
+        return _hash([base, self.said, changes, before, pairs])
 
     def measured_key(self, measure: str, base: str) -> str:
         """What a measure depends on besides its run: its arguments, and the runs they name."""
@@ -171,7 +177,9 @@ def load(path: Path = EXPERIMENTS, budget: Path = BUDGET) -> Experiments:
         raise ValueError(
             f"a run, table or measure of {str(path)!r} is not complete: {error}"
         ) from error
-    return Experiments(budget=budget, common=load_recipe(budget), tables=tables, **content)
+    common = load_recipe(budget)
+    said = plain_yaml.read(budget)
+    return Experiments(budget=budget, said=said, common=common, tables=tables, **content)
 
 
 def _whole(name: str, runs: Mapping[str, Any], *, within: Sequence[str] = ()) -> dict[str, Any]:

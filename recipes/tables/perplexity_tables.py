@@ -44,7 +44,7 @@ def tokens(table: Declared, page: Page) -> list[Block]:
             rows=rows,
             note=note,
         ),
-        _by_steps(table, page, there) if grown else _drawn(table, there),
+        *([_by_steps(table, page, there) if grown else _drawn(table, there)] * (len(there) > 1)),
     ]
 
 

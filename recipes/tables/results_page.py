@@ -104,8 +104,9 @@ def _made(page: Page) -> list[Block]:
             f"unless its row says otherwise: {count(train.steps)} steps of {train.batch} texts of "
             f"{recipe.data.length} tokens of {recipe.data.train}, {objective.anchors} anchors in "
             f"each, {objective.ahead} tokens ahead, seed {train.seed}. Each run was trained once, "
-            "so intervals are over texts or problems and not over seeds. Rates were not tuned for "
-            "each run."
+            "so intervals are over texts or problems and not over seeds; what a seed does is under "
+            "Seeds. The rates of full-4 and soft-4 are compared with others under Rates; those of "
+            "the other kinds were not tuned."
         ),
         Said(
             text=f"Machines: {'; '.join(machines) or NONE}. Commits: {', '.join(commits) or NONE}."

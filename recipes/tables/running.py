@@ -99,6 +99,9 @@ class Maker:
     def _train(self, run: str) -> None:
         """Train a run, from where it stands.
 
+        One whose weights are no longer here is measured again too: all numbers of a run are of the
+        same weights.
+
         Raises:
             Failed: it did not end well.
         """
@@ -109,8 +112,11 @@ class Maker:
         with self._alone(run):
             folder, kept = self._folder(run), self._read(run)
             command = self._base_command(run) if base else self._train_command(run)
-            if not (folder / ("corpus.json" if base else "config.json")).exists():
+            again: list[str] = []
+            if not self._is_here(run):
                 self._do(command, ledger=folder.with_suffix(".cpu"))
+                again = [name for name in self._experiments.measures if name in kept.measures]
+                kept = Measured(name=run, key=kept.key)
             if not kept.training:
                 spent = _spent(folder.with_suffix(".cpu"))
                 kept.training = {
@@ -120,6 +126,13 @@ class Maker:
                     **(_base_training(folder) if base else _training(folder)),
                 }
                 kept.write(self._kept)
+        for measure in again:
+            self.measure(run, measure)
+
+    def _is_here(self, run: str) -> bool:
+        """Whether a run's weights are in the folder of runs."""
+        last = "corpus.json" if run in self._experiments.bases else "config.json"
+        return (self._folder(run) / last).exists()
 
     def _train_command(self, run: str) -> list[str]:
         changes = self._experiments.changes(run, self.place)
@@ -154,7 +167,8 @@ class Maker:
             return [*_deliberate("eval"), folder, *arguments]
         script = _near(Path(__file__).with_name("bigger_base.py"))
         base = self._experiments.common.base.id
-        return [sys.executable, script, base, folder, *arguments]
+        length = str(self._experiments.common.data.length)
+        return [sys.executable, script, base, folder, "--length", length, *arguments]
 
     def _read(self, run: str) -> Measured:
         return read(self._kept, run, self._experiments.key(run, self.base))

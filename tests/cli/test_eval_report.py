@@ -316,7 +316,7 @@ def folder_of_another(llama_folder, make, offline):
 @pytest.mark.parametrize(
     ("kind", "settings", "tasks"),
     [
-        ("continued", {}, {"perplexity", "cost"}),
+        ("continued", {}, {"perplexity", "problems", "cost"}),
         ("hidden", {}, {"perplexity", "problems", "cost"}),
         ("full", {"latents": 1}, {"perplexity", "problems", "cost"}),
     ],

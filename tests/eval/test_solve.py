@@ -173,11 +173,31 @@ def test_problems_that_there_are_not_are_refused(settings, said):
         ProblemSet(**settings)
 
 
+def test_a_base_trained_on_answers_in_the_place_of_the_base(llama, make, monkeypatch):
+    ends = {0, *llama.tokenizer("".join(STOPS))["input_ids"]}
+    monkeypatch.setattr(solving, "_Ends", lambda base: ends.__contains__)
+    monkeypatch.setattr(solving, "FORM", replace(solving.FORM, separator=""))
+    coprocessor = make(llama, "warm", kind="continued")
+    trained_on = coprocessor.answering(llama)
+    trained_on.trunk.norm.weight.data.neg_()  # so that it learned to answer otherwise
+    questions = [f"{a}{b}" for a in "abcdef" for b in "klmn"]
+    said = zip(questions, decoded(trained_on, questions), strict=True)
+    letters = {q: llama.tokenizer.convert_ids_to_tokens(t[:-1]) for q, t in said if t and t[:-1]}
+    asked = [problem(question, "".join(each)) for question, each in letters.items()]
+    monkeypatch.setattr(ProblemSet, "problems", lambda self, split="validation": asked)
+    continued = Trained(coprocessor=coprocessor, id="on", fingerprint="f")
+    right = ask_problems(llama, Subject(trained=continued), ProblemSet()).right
+    assert right.keys() == {"base", "latents"}
+    assert len(asked) > 2
+    assert all(right["latents"])
+    assert not all(right["base"])
+
+
 def test_what_cannot_answer_is_refused(llama, make):
     continued = Trained(coprocessor=make(llama, "warm", kind="continued"), id="on", fingerprint="f")
     chosen = ProblemSet(families=("symbols",), steps=(1,), count=2)
-    with pytest.raises(CheckpointError, match=r"'continued' writes no latents"):
-        ask_problems(llama, Subject(trained=continued), chosen)
+    with pytest.raises(CheckpointError, match=r"writes no latents, which 'cot' is to be compared"):
+        ask_problems(llama, Subject(trained=continued, chains=("cot",)), chosen)
     trained = Trained(coprocessor=make(llama, "warm"), id="tiny", fingerprint="f")
     long = ProblemSet(families=("words",), steps=(6,), count=2)
     with pytest.raises(

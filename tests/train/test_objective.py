@@ -9,6 +9,7 @@ from deliberate.core.base import load_base
 from deliberate.core.errors import TextError
 from deliberate.train import train
 from deliberate.train.data import batches, load_rows
+from deliberate.train.objective import Objective
 from deliberate.train.processes import Processes
 
 
@@ -147,6 +148,8 @@ def test_a_marker_that_is_nowhere_is_refused(recipe, tmp_path):
         ),
         (["objective.marked=0.5"], "it goes with place marker"),
         (["objective.marked=0"], "above 0 and at most 1, got 0"),
+        (["objective.skip=-1"], r"objective\.skip must be at least 0 and below .*, got -1 and 3"),
+        (["objective.skip=3"], r"below objective\.ahead, got 3 and 3"),
         (["objective.delay=-1"], r"objective\.delay must be at least 0"),
         (["objective.delay=30"], r"above objective\.ahead \+ objective\.delay"),
     ],
@@ -162,3 +165,12 @@ def test_a_run_with_a_delay_learns_from_other_targets(recipe, tmp_path):
     late = losses(tmp_path / "late")
     assert late != losses(tmp_path / "now")
     assert sum(late[-6:]) < sum(late[:6])
+
+
+def test_tokens_that_are_skipped_are_no_part_of_the_loss(recipe, base, make):
+    coprocessor = make(base, "warm")
+    _, token_ids, anchors = drawn(recipe())
+    each = coprocessor.losses(base, base.read(token_ids), anchors, ahead=3)
+    for skip in (0, 2):
+        loss = Objective(coprocessor, base, recipe(f"objective.skip={skip}"))(token_ids, anchors)
+        torch.testing.assert_close(loss, each[..., skip:].mean())

@@ -203,10 +203,9 @@ def _measured(
 
     load = cache(lambda name: load_coprocessor(name, base))
     subjects = {task.name: load_subjects(runs, task.against, load) for task in tasks}
-    wanted = [task for task in tasks if not _is_left_out(task, subjects[task.name], len(tasks))]
     settings = {
         task.name: {**task.settings(), **_surroundings(base, subjects[task.name])}
-        for task in (wanted if where.folder is not None else ())
+        for task in (tasks if where.folder is not None else ())
     }
     kept = unkept = None
     if where.folder is not None:
@@ -220,7 +219,7 @@ def _measured(
         )
     found = {}
     with nullcontext() if kept is None else kept.way_on(settings):
-        for task in wanted:
+        for task in tasks:
             own = subjects[task.name]
             lacking = {name for each in own if each.lenient for name in left_out(each)}
             if lacking:
@@ -240,15 +239,6 @@ def _measured(
         if kept is not None:
             unkept = tried(kept.finish)
     return found, unkept
-
-
-def _is_left_out(task: Task, subjects: "Sequence[Subject]", tasks: int) -> bool:
-    """Whether a task of several cannot be asked of these runs, which is said."""
-    silent = [each.trained.id for each in subjects if not each.trained.coprocessor.writes_latents]
-    if not silent or task.name != PROBLEMS or tasks == 1:
-        return False
-    note(f"problems: left out, since {', '.join(silent)} writes no latents to ask them with")
-    return True
 
 
 def _surroundings(base: "Base", subjects: "Sequence[Subject]") -> dict[str, Any]:

@@ -116,20 +116,28 @@ def ask_problems(
         on_note: Told of a batch that was lowered, since the memory is too small for it.
 
     Raises:
-        CheckpointError: the coprocessor's kind writes no latents, or as in `conditions_of`.
+        CheckpointError: a chain of thought is to be as long as latents that there are not, or as
+            in `conditions_of`.
         CacheError: as in `plans_of`.
         DeliberateError: the memory is too small for the smallest batch.
         TextError: as in `solve` and `plans_of`.
     """
-    _check_writes(subject.trained)
+    writer, chains = subject.trained.coprocessor, _chains(subject)
     problems = asked.problems()
     conditions = conditions_of(subject, asked.seed)
-    few = asked.few(problems) if subject.chains else []
-    plans = plans_of(base, subject.trained.coprocessor, subject.chains, [*problems, *few])
+    few = asked.few(problems) if chains else []
+    plans = plans_of(base, writer, chains, [*problems, *few])
     smaller = smaller_batches(conditions.values(), on_note, what="problems", way_out=WAY_OUT)
-    count = _counting(on_problems, len(problems), 1 + len(plans))
-    right = solve(base, conditions, problems, batch=batch, on_problems=count(0), smaller=smaller)
-    chains = {
+    alone = not writer.writes_latents  # the base trained on: it answers in the base's place
+    count = _counting(on_problems, len(problems), 1 + alone + len(plans))
+    right = {}
+    if alone:
+        del conditions["latents"]
+        trained_on = writer.answering(base)
+        found = solve(trained_on, {}, problems, batch=batch, on_problems=count(1), smaller=smaller)
+        right["latents"] = found["base"]
+    right |= solve(base, conditions, problems, batch=batch, on_problems=count(0), smaller=smaller)
+    thought = {
         name: chained(
             base,
             problems,
@@ -147,23 +155,26 @@ def ask_problems(
         baselines=subject.baselines,
         asked=asked,
         problems=problems,
-        right={**right, **{name: each.right for name, each in chains.items()}},
-        chains=chains,
+        right={**right, **{name: each.right for name, each in thought.items()}},
+        chains=thought,
     )
 
 
-def _check_writes(trained: Trained) -> None:
-    """See that problems can be asked with latents.
+def _chains(subject: Subject) -> Sequence[str]:
+    """The chains of thought that there are latents to be measured by.
 
     Raises:
         CheckpointError: the coprocessor's kind writes none.
     """
-    writer = trained.coprocessor
-    if not writer.writes_latents:
-        raise CheckpointError(
-            f"{trained.id!r} of kind {writer.config.kind!r} writes no latents, and "
-            "problems are asked with them: measure it without --problems"
-        )
+    trained, chains = subject.trained, subject.chains
+    if not chains or trained.coprocessor.writes_latents:
+        return chains
+    if subject.lenient:
+        return ()
+    raise CheckpointError(
+        f"{trained.id!r} of kind {trained.coprocessor.config.kind!r} writes no latents, which "
+        f"{chains[0]!r} is to be compared with: leave it out of --against"
+    )
 
 
 def _counting(

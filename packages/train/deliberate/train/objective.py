@@ -55,7 +55,8 @@ class Objective(nn.Module):
                 delay=objective.delay,
                 latents=latents,
             )
-            loss = losses.mean() if weights is None else (losses * weights).sum()
+            heeded = losses[..., objective.skip :]  # with weights, those of pairs, it is 0
+            loss = heeded.mean() if weights is None else (losses * weights).sum()
         if latents is None or spelled is None:
             return loss
         apart = latents.float() - self.base.embed(spelled).float()

@@ -65,6 +65,12 @@ class Recipe:
             )
 
     def _check_pairs(self) -> None:
+        if self.data.pairs is not None and self.objective.skip:
+            raise ValueError(
+                f"objective.skip is {self.objective.skip} and data.question "
+                f"{self.data.question!r}: answers are learned from their first token on; leave "
+                "objective.skip out"
+            )
         if self.data.pairs is not None and self.objective.place != "uniform":
             raise ValueError(
                 f"objective.place is {self.objective.place!r} and data.question "

@@ -133,6 +133,10 @@ class ObjectiveSection:
     delay: int = 0
     """Tokens that the base decodes before the latents arrive; the loss is on later ones."""
 
+    skip: int = 0
+    """First ahead tokens that the loss leaves out: latents that do not know the text can do nothing
+    for token 1, and would learn from little else."""
+
     thought: float = 0.0
     """Weight of a loss that draws latents to the input embeddings of the thought that stood at
     their anchor (`thought` of a source), or where none did of the last tokens of the text; 0 is
@@ -148,6 +152,11 @@ class ObjectiveSection:
         _at_least_one(self, "objective", "ahead", "anchors")
         if self.delay < 0:
             raise ValueError(f"objective.delay must be at least 0, got {self.delay}")
+        if not 0 <= self.skip < self.ahead:
+            raise ValueError(
+                f"objective.skip must be at least 0 and below objective.ahead, got {self.skip} and "
+                f"{self.ahead}"
+            )
         if (self.place == "marker") != bool(self.markers):
             raise ValueError(
                 f"objective.place is {self.place!r} and objective.markers is {self.markers}: "
