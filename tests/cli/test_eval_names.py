@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from deliberate.cli import eval_against, eval_checks, eval_names
+from deliberate.cli import eval_against, eval_checks, eval_names, places
 from deliberate.cli.devices import DEVICES
 from deliberate.cli.eval_against import parsed
 from deliberate.cli.eval_checks import check_runs
@@ -28,7 +28,14 @@ TYPED = {
     "--bench=": "'' names nothing: name a benchmark",
     "--bench piqa,,mmlu": "'piqa,,mmlu' names nothing beside one of its commas",
     "--problems=": "'' names nothing: name a family of problems",
-    "--problems word": "no family of problems 'word', the nearest is 'words'",
+    "--problems word": "known are symbols, words, comparison, sorting, variables, all; or name a",
+    "--problems owner/name,words": "names 'words', which would be a family of made problems",
+    "--problems owner/name,": "'owner/name,' names nothing beside one of its commas",
+    "--problems owner/name --steps 2": "--steps is for made problems, and 'owner/name' holds",
+    "--problems owner/name --against cot:8": "against 'cot:8' chooses its cue on made problems",
+    "--problems owner/name --suite quick": "--suite quick asks made problems",
+    "--problems owner/name --ahead 3": "asks what 'owner/name' holds: leave out --ahead",
+    "--problems words --question q": "--problems makes its own questions: leave out --question",
     "--problems all --steps 6-1": "steps must be like 1-6",
     "--delay 0,soon": "got '0,soon'",
     "--bench gsm8": "no benchmark 'gsm8', the nearest is 'gsm8k'",
@@ -74,6 +81,7 @@ THERE = {
     "--against shuffled,pause:nowhere": "no coprocessor at 'nowhere'",
     "--data /nope.txt": "no texts at '/nope.txt': give a file, a folder, a Hub id like",
     "--suite quick --data rows/of.jsonl.gz": "no texts at 'rows/of.jsonl.gz'",
+    "--problems test.jsonl": "no questions at 'test.jsonl': give a JSONL or Parquet file, a folder",
     "--data stdlip": "or one of stdlib, installed, problems",
     "--soft nowhere": "no coprocessor at 'nowhere'",
     "--bench piqa --batch 1 nowhere": "no coprocessor at 'nowhere'",
@@ -118,7 +126,7 @@ def test_what_is_known_is_what_there_is():
     assert eval_names.MOST_SEED == MOST_SEED
     assert tuple(EMBEDDED_FOLDERS) == eval_names.EMBEDDED_RUNS
     assert (*EMBEDDED,) == eval_names.EMBEDDED_TEXTS
-    assert HUB_ID == eval_checks._DATASET_ID
+    assert HUB_ID == places.DATASET_ID
     assert (results.FILE, benchmarks.RESULTS) == (eval_names.REPORT_FILE, eval_names.BENCH_FILE)
     assert eval_against.LATENCY == chain.LATENCY
 

@@ -113,12 +113,22 @@ def test_only_pairs_that_fit_are_kept_and_none_is_refused(llama, source):
             [{"q": "x", "a": "y"}, {"q": "", "a": "z"}, {"q": "v", "a": ""}],
             r"row 2 has an empty 'q'",
         ),
-        ([{"q": "x", "a": 7}], r"row 1: 'a' must be text, got 7"),
+        ([{"q": "x", "a": 0.5}], r"row 1: 'a' must be text, got 0.5"),
+        ([{"q": "x", "a": True}], r"row 1: 'a' must be text, got True"),
+        ([{"q": "x", "a": 1e300}], r"row 1: 'a' must be text, got 1e\+300"),
+        ([{"q": 7, "a": "y"}], r"row 1: 'q' must be text, got 7"),
     ],
 )
 def test_rows_that_are_no_pairs_are_refused(tmp_path, rows, told):
     with pytest.raises(TextError, match=told):
         read_pairs(written(tmp_path / "pairs.jsonl", rows), FORM)
+
+
+@pytest.mark.parametrize("answers", [[72, -8, 0], [72.0, -8, None]])
+def test_answers_that_are_whole_numbers_are_written_as_such(tmp_path, answers):
+    rows = [{"q": "x" if answer is not None else "", "a": answer} for answer in answers]
+    found = read_pairs(written(tmp_path / "pairs.jsonl", rows), FORM)["answer"]
+    assert found[:] == [str(int(answer)) for answer in answers if answer is not None]
 
 
 def test_a_source_without_columns_is_refused(tmp_path):

@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from shutil import copytree, ignore_patterns
+from shutil import copytree, ignore_patterns, rmtree
 
 import pytest
 import typer
@@ -154,7 +154,8 @@ def test_a_key_changes_with_all_that_a_run_depends_on(tmp_path):
     path.write_text(text.replace("solve-8: {", "solve-8: {train.clip: 2.0, "))
     other = load(path)
     changed = {run for run in first.runs if first.key(run, BASE) != other.key(run, BASE)}
-    assert changed == {"solve-8", "solve-soft-8", "solve-pause-8", "solve-continued"}  # like it
+    like = {"solve-8-longer", "solve-soft-8", "solve-pause-8", "solve-continued"}
+    assert changed == {"solve-8", *like}
     path.write_text(text.replace("solve-4:\n", "solve-4:\n    like: solve-8\n"))
     with pytest.raises(ValueError, match=r"what run solve-8 is like must be .*, got 'solve-4'"):
         load(path)
@@ -190,8 +191,9 @@ def test_a_table_has_the_numbers_that_were_kept_and_names_what_is_missing(
     result = made_results["tasks"]["perplexity"]["result"][0]
     cost = made_results["tasks"]["cost"]["result"]
     keep("full-4", {"texts": result, "cost": {**cost, "rows": cost["rows"][:2]}})
+    keep("full-16", {"texts": result})
     found = page()
-    assert ": 1 of " in found["lead"]
+    assert ": 2 of " in found["lead"]
     text = found["Table 1: change of perplexity by number of latents"]
     cells = row(text, "full-4")
     assert cells[0].startswith("**-1.50 %** (-1.67 … -1.33)")
@@ -246,7 +248,8 @@ def test_controls_and_delays_are_those_of_the_report(keep, page, made_results):
 
 
 def test_the_same_results_give_the_same_page(keep, page, made_results, tmp_path):
-    keep("full-4", {"texts": made_results["tasks"]["perplexity"]["result"][0]})
+    for run in ("full-4", "full-16"):  # one alone is not drawn
+        keep(run, {"texts": made_results["tasks"]["perplexity"]["result"][0]})
     pages = [(page(), (tmp_path / "results" / "table1.png").read_bytes()) for _ in range(2)]
     assert pages[0] == pages[1]
 
@@ -292,6 +295,20 @@ def test_a_measure_trains_what_it_needs_first_and_nothing_twice(maker, experimen
     assert not commands
     made.measure("full-4", "late")
     assert [command[0] for command in commands] == ["eval"]
+
+
+def test_a_run_that_is_trained_again_is_measured_again(maker, tmp_path):
+    made, commands = maker
+    made.measure("full-4", "texts")
+    made.measure("soft-4", "texts")
+    rmtree(tmp_path / "work")  # as in a fresh clone
+    (tmp_path / "work").mkdir()
+    commands.clear()
+    made.measure("full-4", "controls")
+    assert trained_of(commands) == ["soft-4", "pause-4", "full-4"]
+    measured = [command[1] for command in commands if command[0] == "eval"]
+    assert measured == [made.place(run) for run in ("soft-4", "full-4", "full-4")]
+    assert made._read("full-4").measures.keys() == {"texts", "controls"}
 
 
 def test_an_adaptation_begins_from_the_run_that_it_names(maker):
@@ -355,14 +372,14 @@ def test_a_bigger_base_is_measured_at_the_very_anchors_of_the_others(tmp_path, l
     path = tmp_path / "text.txt"
     path.write_text(Path(__file__).read_text())
     base = load_base()
-    options = argparse.Namespace(data=str(path), texts=3, anchors=4)
+    options = argparse.Namespace(data=str(path), texts=3, anchors=4, length=256)
     found = bigger_base.compared(base, base, options)
     report = evaluate(
         base,
         load_coprocessor("nano", base=base),
         controls=(),
         data=str(path),
-        sample=Sample(texts=3, anchors=4, length=bigger_base.LENGTH),
+        sample=Sample(texts=3, anchors=4, length=256),
     ).to_dict()
     assert found["perplexity"]["base"] == pytest.approx(report["perplexity"]["base"])
     assert {each["value"] for each in found["change_percent"]["latents"].values()} == {0.0}

@@ -176,7 +176,8 @@ def test_problems_that_there_are_not_are_refused(settings, said):
 def test_a_base_trained_on_answers_in_the_place_of_the_base(llama, make, monkeypatch):
     ends = {0, *llama.tokenizer("".join(STOPS))["input_ids"]}
     monkeypatch.setattr(solving, "_Ends", lambda base: ends.__contains__)
-    monkeypatch.setattr(solving, "FORM", replace(solving.FORM, separator=""))
+    form = replace(solving.FORM, separator="")
+    monkeypatch.setattr(ProblemSet, "form", property(lambda asked: form))
     coprocessor = make(llama, "warm", kind="continued")
     trained_on = coprocessor.answering(llama)
     trained_on.trunk.norm.weight.data.neg_()  # so that it learned to answer otherwise

@@ -3,7 +3,6 @@
 parameters --one that excludes another, or a run that is nowhere--> one sentence
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +11,7 @@ from typing import Any
 from deliberate.cli.eval_against import parsed
 from deliberate.cli.eval_names import EMBEDDED_RUNS, EMBEDDED_TEXTS, delays
 from deliberate.cli.eval_tasks import PERPLEXITY, PROBLEMS
-from deliberate.cli.places import check_there
-
-_DATASET_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-"""`deliberate.core.sources.HUB_ID`."""
-
-_FILE = re.compile(r".*\.(txt|(jsonl|parquet)(\.gz)?)")
-"""What is here or nowhere, though it be like such an id."""
+from deliberate.cli.places import check_there, may_be_source
 
 
 def check_runs(runs: Sequence[str], baselines: Iterable[str]) -> None:
@@ -75,14 +68,12 @@ def check_texts(wanted: Sequence[str], said: Mapping[str, Any]) -> None:
 
 
 def _check_data(data: str | None) -> None:
-    """See that there may be texts of a name, as `deliberate.core.sources` looks for them again.
+    """See that there may be texts of a name.
 
     Raises:
         FileNotFoundError: nothing here has that name, and nothing on the Hub can.
     """
-    if data is None or data in EMBEDDED_TEXTS or Path(data).exists():
-        return
-    if not _DATASET_ID.fullmatch(data) or _FILE.fullmatch(data):
+    if not (data is None or data in EMBEDDED_TEXTS or may_be_source(data)):
         raise FileNotFoundError(
             f"no texts at {data!r:.200}: give a file, a folder, a Hub id like 'owner/name' or one "
             f"of {', '.join(EMBEDDED_TEXTS)}"

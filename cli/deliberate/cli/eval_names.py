@@ -93,7 +93,8 @@ def families(named: str) -> tuple[str, ...]:
     Raises:
         ValueError: one of them is not known.
     """
-    found = _known("family of problems", named, (*FAMILIES, ALL))
+    also = "; or name a file of questions and answers"
+    found = _known("family of problems", named, (*FAMILIES, ALL), also=also)
     return FAMILIES if ALL in found else found
 
 
@@ -159,10 +160,10 @@ def steps(named: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _known(what: str, named: str, known: Sequence[str]) -> tuple[str, ...]:
+def _known(what: str, named: str, known: Sequence[str], *, also: str = "") -> tuple[str, ...]:
     found = listed(what, named)
     for name in found:
         if name not in known:
             (near,) = get_close_matches(name.lower(), known, n=1, cutoff=0.0)
-            raise ValueError(unknown(what, name, near, known))
+            raise ValueError(unknown(what, name, near, known) + also)
     return found

@@ -30,11 +30,16 @@ Field = Annotated[
 Question = Annotated[
     str | None,
     typer.Option(
-        help="The column of questions: one anchor each, at its end.", show_default="the run's"
+        help="The column of questions: one anchor each, at its end. As the next three, also of "
+        "the files that --problems names.",
+        show_default="the run's; for --problems else question",
     ),
 ]
 Answer = Annotated[
-    str | None, typer.Option(help="The column of answers.", show_default="the run's")
+    str | None,
+    typer.Option(
+        help="The column of answers.", show_default="the run's; for --problems else answer"
+    ),
 ]
 Template = Annotated[
     str | None,
@@ -125,23 +130,25 @@ Problems = Annotated[
     str | None,
     typer.Option(
         metavar="LIST",
-        help=f"Ask made problems instead: {', '.join(FAMILIES)}, or {ALL}.",
+        help=f"Ask made problems instead: {', '.join(FAMILIES)}, or {ALL}; or your own questions "
+        "and answers: a JSONL or Parquet file, a folder or a dataset's Hub id.",
     ),
 ]
 Steps = Annotated[
     str | None,
-    typer.Option(metavar="STEPS", help="Of the problems: 1-6, 3 or 1,2,4.", show_default="1-6"),
+    typer.Option(metavar="STEPS", help="Of made problems: 1-6, 3 or 1,2,4.", show_default="1-6"),
 ]
 Count = Annotated[
     int | None,
     typer.Option(
-        help="Problems of each family and number of steps.",
-        show_default="100",
+        help="Problems of each family and number of steps; or the most questions of each file, "
+        "drawn by --seed.",
+        show_default="100; all of a file",
     ),
 ]
 Shots = Annotated[
     int | None,
-    typer.Option(help="Solved problems before each question.", show_default="0"),
+    typer.Option(help="Solved problems before each made one.", show_default="0"),
 ]
 Cost = Annotated[
     bool,

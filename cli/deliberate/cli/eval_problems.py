@@ -1,6 +1,6 @@
-"""`deliberate eval --problems`: made problems, answered by the base alone and with latents.
+"""`deliberate eval --problems`: problems, answered by the base alone and with latents.
 
-families, steps --questions, then models--> how many are solved, a table, what differs
+families, steps | files --questions, then models--> how many are solved, a table, what differs
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from deliberate.cli.eval_against import Against
 from deliberate.cli.eval_names import ALL, families, steps
+from deliberate.cli.eval_own import COLUMNS, own_named
 from deliberate.cli.eval_shown import say
 from deliberate.cli.eval_table import SIDE_BY_SIDE, empty
 from deliberate.cli.eval_tasks import PROBLEMS
+from deliberate.cli.eval_texts import state_of
 from deliberate.cli.models import patient_bars
-from deliberate.cli.terminal import note, progress
+from deliberate.cli.terminal import harmless, note, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from deliberate.core.base import Base
+    from deliberate.core.pairs import PairFormat
     from deliberate.eval import Subject
+    from deliberate.eval.own_problems import OwnProblems
     from deliberate.eval.problem_set import ProblemSet
 
 STEPS = "1-6"
@@ -28,10 +32,13 @@ COUNT = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problems:
-    """Made problems, and what their answers with latents are compared with."""
+    """Problems, and what their answers with latents are compared with."""
 
     against: Against
-    chosen: "ProblemSet"
+    chosen: "ProblemSet | OwnProblems"
+
+    files: tuple[str, ...] = ()
+    """Where the problems are read from, if they are not made."""
 
     @property
     def name(self) -> str:
@@ -40,7 +47,8 @@ class Problems:
 
     def settings(self) -> dict[str, Any]:
         """What was asked for."""
-        return {**asdict(self.chosen), "against": asdict(self.against)}
+        states = {"data_state": [*map(state_of, self.files)]} if self.files else {}
+        return {**asdict(self.chosen), **states, "against": asdict(self.against)}
 
     def measure(self, base: "Base", subjects: "Sequence[Subject]") -> list[dict[str, Any]]:
         """Have the problems answered, each coprocessor in turn."""
@@ -61,30 +69,54 @@ class Problems:
             _show(each, run, base)
 
 
-def problems_named(said: Mapping[str, Any]) -> "ProblemSet":
-    """The problems that options name.
+def problems_named(said: Mapping[str, Any], *, against: Against, run: str) -> Problems:
+    """The problems that options name; those of files are read, so that they are known to be there.
 
     Args:
         said: The command's parameters.
+        against: What answers with latents are compared with.
+        run: Whose columns and template they are where none are named.
 
     Raises:
-        ValueError: a family is not known, or one of the numbers is out of range.
+        DeliberateError: files cannot be read, or are no questions and answers.
+        ValueError: a family is not known, the template has no place for a question, or one of the
+            numbers is out of range.
     """
+    from deliberate.eval.own_problems import OwnProblems
     from deliberate.eval.problem_set import ProblemSet
 
-    return ProblemSet(
-        families=families(said["problems"] or ALL),
-        steps=steps(said["steps"] or STEPS),
-        count=COUNT if said["count"] is None else said["count"],
-        shots=said["shots"] or 0,
-        seed=said["seed"],
-    )
+    files = own_named(said["problems"])
+    if not files:
+        made = ProblemSet(
+            families=families(said["problems"] or ALL),
+            steps=steps(said["steps"] or STEPS),
+            count=COUNT if said["count"] is None else said["count"],
+            shots=said["shots"] or 0,
+            seed=said["seed"],
+        )
+        return Problems(against=against, chosen=made)
+    own = OwnProblems(sources=files, form=_form(said, run), count=said["count"], seed=said["seed"])
+    with patient_bars():
+        own.problems()
+    return Problems(against=against, chosen=own, files=files)
+
+
+def _form(said: Mapping[str, Any], run: str) -> "PairFormat":
+    """Columns, template and separator: each as an option says, else as the run learned pairs."""
+    from deliberate.core.checkpoint import find_coprocessor, read_config
+    from deliberate.core.pairs import PairFormat
+
+    recipe = read_config(find_coprocessor(run)).get("recipe") or {}
+    learned = PairFormat.of(recipe.get("data", {}))
+    values = {"question": "question", "answer": "answer"} if learned is None else asdict(learned)
+    named = {name: said[name] for name in COLUMNS if said[name] is not None}
+    return PairFormat(**{**values, **named})
 
 
 def _show(result: dict[str, Any], run: str, base: str) -> None:
     from rich.console import Console
 
-    from deliberate.core.verdict import columns, counted
+    from deliberate.core.verdict import columns, counted, own_questions
 
     total = result["total"]
     words = columns({**result, "change_percent": total["against_base"]}, other="question")
@@ -95,11 +127,14 @@ def _show(result: dict[str, Any], run: str, base: str) -> None:
     for first in range(0, len(names), SIDE_BY_SIDE):
         some = {name: words[name] for name in names[first : first + SIDE_BY_SIDE]}
         _show_table(console, result, {"base": "base\nalone", **some})
-    said = (
+    own = own_questions(result)
+    said = own or (
         f"{result['problems']:,} held-out problems, at most {result['count']} of a family and steps"
         + (f", each after {counted(result['shots'], 'solved one')}" if result["shots"] else "")
     )
-    say(console, f"{said}. Each family's and the total's 95 % interval from resampling problems.")
+    whose = "file" if own else "family"
+    intervals = f"Each {whose}'s and the total's 95 % interval from resampling problems."
+    say(console, f"{harmless(said)}. {intervals}")
     for name, chain in result.get("chains", {}).items():
         say(console, f"{words[name].capitalize()}: {_chain(chain)}.", style="dim italic")
     for name, heading in words.items():
@@ -115,9 +150,11 @@ def _show(result: dict[str, Any], run: str, base: str) -> None:
 def _show_table(console: "Console", result: dict[str, Any], names: Mapping[str, str]) -> None:
     from rich.text import Text
 
-    table = empty("family")
+    own = "sources" in result
+    table = empty("file" if own else "family")
     table.leading = 0
-    table.add_column("steps", justify="right", min_width=len("steps"))
+    if not own:
+        table.add_column("steps", justify="right", min_width=len("steps"))
     for heading in names.values():
         table.add_column(Text(heading), justify="right", min_width=len("10.0…20.0"))
     cells = [
@@ -125,9 +162,12 @@ def _show_table(console: "Console", result: dict[str, Any], names: Mapping[str, 
         for family, rows in result["families"].items()
         for number, cell in rows.items()
     ]
-    for family, number, cell in [*cells, ("all", "all", result["total"])]:
+    if not own or len(cells) > 1:  # of one file they are the same
+        cells.append(("all", "all", result["total"]))
+    for family, number, cell in cells:
         found = [_share(cell["percent"][name], whole=number == "all") for name in names]
-        table.add_row(family if number == "all" else "", number, *found)
+        steps = [] if own else [number]
+        table.add_row(Text(harmless(family)) if number == "all" else "", *steps, *found)
     console.print(table)
 
 

@@ -68,6 +68,7 @@ def load_subjects(
             controls=against.controls,
             every=against.every,
             chains=against.chains,
+            room=max(counts),
             lenient=against.lenient,
             baselines={
                 name: baseline

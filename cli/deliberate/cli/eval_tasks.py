@@ -14,9 +14,9 @@ from deliberate.cli.eval_names import (
     check_benchmarks,
     check_number,
     delays,
-    families,
     steps,
 )
+from deliberate.cli.eval_own import COLUMNS, check_problems, own_named
 
 if TYPE_CHECKING:
     from deliberate.core.base import Base
@@ -53,8 +53,8 @@ class Task(Protocol):
 
 _OPTIONS = {
     PERPLEXITY: (
-        "data", "skip_bad", "field", "question", "answer", "template", "separator", "domain",
-        "delay", "texts", "anchors", "every_token", "ahead", "length",
+        "data", "skip_bad", "field", *COLUMNS, "domain", "delay", "texts", "anchors",
+        "every_token", "ahead", "length",
     ),
     PROBLEMS: ("steps", "count", "shots"),
     COST: ("prompt_tokens", "decoded_tokens", "repeats"),
@@ -91,18 +91,20 @@ def check_options(context: typer.Context, tasks: Iterable[str]) -> None:
     Raises:
         typer.BadParameter: one does not.
     """
-    wanted = list(tasks)
+    wanted, own = list(tasks), own_named(context.params["problems"])
     vain = [
         _flag(name) for task in wanted for name in _NOTHING_TO.get(task, ()) if given(context, name)
     ]
     if vain:
         raise typer.BadParameter(f"{_INSTEAD[wanted[0]]}: leave out {', '.join(vain)}")
     for owner, options in _OPTIONS.items():
-        odd = [_flag(name) for name in options if given(context, name)]
+        useful = COLUMNS if own else ()
+        odd = [_flag(name) for name in options if given(context, name) and name not in useful]
         if not odd or owner in wanted:
             continue
         if owner == PERPLEXITY:
-            raise typer.BadParameter(f"{_INSTEAD[wanted[0]]}: leave out {', '.join(odd)}")
+            instead = f"--problems asks what {own[0]!r} holds" if own else _INSTEAD[wanted[0]]
+            raise typer.BadParameter(f"{instead}: leave out {', '.join(odd)}")
         raise typer.BadParameter(f"{odd[0]} is for {_ASKS_FOR[owner]}")
 
 
@@ -113,11 +115,12 @@ def check_values(said: Mapping[str, Any]) -> None:
         said: The command's parameters.
 
     Raises:
+        FileNotFoundError: what may hold questions is nowhere.
         ValueError: a name is not known, or a number is none or out of range.
     """
     checks = {
         "against": parsed,
-        "problems": families,
+        "problems": check_problems,
         "steps": steps,
         "delay": delays,
         "bench": check_benchmarks,

@@ -51,7 +51,7 @@ class Texts:
             **asdict(self.sample),
             "against": asdict(self.against),
             "data": self.data,
-            "data_state": _state(self.data),
+            "data_state": state_of(self.data),
             "skip_bad": self.skip_bad,
             "field": self.field,
             "pairs": self.pairs and asdict(self.pairs),
@@ -142,8 +142,11 @@ def _pairs(said: Mapping[str, Any]) -> "PairFormat | None":
     return PairFormat.of(said)
 
 
-def _state(data: str | None) -> list[Any] | None:
+def state_of(data: str | None) -> list[Any] | None:
     """Which files that are and when each was changed, so that others are measured anew.
+
+    Args:
+        data: A path, or what is none.
 
     Of several the latest would not do: one that is changed after the clock was set back is not it.
     """

@@ -17,7 +17,8 @@ from deliberate.cli.eval_against import Against
 from deliberate.cli.eval_checks import check_runs, check_texts
 from deliberate.cli.eval_cost import Costs, costs_named
 from deliberate.cli.eval_kept import Kept, Place, alone, place, tried, write_file
-from deliberate.cli.eval_problems import Problems, problems_named
+from deliberate.cli.eval_own import check_own
+from deliberate.cli.eval_problems import problems_named
 from deliberate.cli.eval_subjects import compared, load_subjects
 from deliberate.cli.eval_suites import settled
 from deliberate.cli.eval_tasks import (
@@ -98,8 +99,8 @@ def evaluate(
     Several runs are measured on the first one's texts, and shown side by side.
 
     With --bench it asks benchmarks instead, of the base alone and with latents; with --problems it
-    asks problems that it makes; with --cost it measures what latents cost: time, FLOPs, memory.
-    --suite quick measures texts, problems and cost together.
+    asks problems that it makes, or your own; with --cost it measures what latents cost: time,
+    FLOPs, memory. --suite quick measures texts, problems and cost together.
     """
     wanted = _wanted(context.params)
     check_options(context, wanted)
@@ -107,6 +108,7 @@ def evaluate(
     with configuring():
         check_values(said)
         check_texts(wanted, said)
+        check_own(said)
         versus = compared(runs, said["against"], said["soft"], suite)
         check_runs(runs, versus.baselines.values())
 
@@ -183,7 +185,7 @@ def _tasks(
             texts_named(said, against=for_texts, run=runs[0], examples=where.folder is not None)
         )
     if PROBLEMS in wanted:
-        tasks.append(Problems(against=for_problems, chosen=problems_named(said)))
+        tasks.append(problems_named(said, against=for_problems, run=runs[0]))
     if COST in wanted:
         tasks.append(Costs(against=against, setting=costs_named(said)))
     return tasks

@@ -39,6 +39,9 @@ TEMPLATE = _SLOT
 SEPARATOR = "\n"
 """By default the answer is on a line of its own."""
 
+_EXACT = 2**53
+"""Up to here a float has each whole number by itself."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairFormat:
@@ -117,7 +120,8 @@ def read_pairs(
 ) -> Dataset:
     """The pairs of a source, with columns `question` and `answer`.
 
-    A row in which both are empty is left out.
+    A row in which both are empty is left out. An answer that is a whole number is written as one:
+    72, and 72 where a column of numbers has made it 72.0.
 
     Args:
         source: Or its path; as in `documents`, but with columns.
@@ -144,6 +148,7 @@ def read_pairs(
         check_field(replace(source, field=name), rows.column_names or ())
     found: dict[str, list[str]] = {name: [] for name in wanted}
     for number, row in enumerate(cast(Iterable[dict[str, Any]], rows), 1):
+        row = {**row, form.answer: _whole_number_written(row[form.answer])}
         question, answer = (text_of(row, each, number).strip() for each in (asked, answered))
         if bool(question) != bool(answer):
             lacking = form.answer if question else form.question
@@ -157,6 +162,13 @@ def read_pairs(
     if not found["question"]:
         raise TextError(f"{source.path!r} holds no text")
     return Dataset.from_dict(found)
+
+
+def _whole_number_written(value: Any) -> Any:
+    """A whole number as text, anything else as it is: a fraction can be written in several ways."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
+        value = int(value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def hold_out_pairs(pairs: Dataset, source: str) -> tuple[Dataset, Dataset]:

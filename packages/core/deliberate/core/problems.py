@@ -49,10 +49,10 @@ class Problem:
     """A question, the way to its answer, and the answer."""
 
     family: str
-    """One of `FAMILIES`."""
+    """One of `FAMILIES`, or the name of the file that it is from."""
 
     steps: int
-    """Operations, comparisons, picks or assignments on the way."""
+    """Operations, comparisons, picks or assignments on the way; 0 where nobody counted them."""
 
     question: str
     """Ends where the answer begins, after a space has still to come."""
@@ -61,7 +61,7 @@ class Problem:
     """What a chain of thought would say, a line a step."""
 
     answer: str
-    """Digits, a name, or numbers with spaces between them."""
+    """Of those made: digits, a name, or numbers with spaces between them."""
 
     @property
     def pair(self) -> str:

@@ -175,7 +175,7 @@ def check_field(source: Source, columns: Iterable[str]) -> None:
     """
     columns = list(columns)
     if source.field not in columns:
-        has = ", ".join(columns) or "nothing beside its texts"
+        has = f"{', '.join(columns)}; name one of these" if columns else "nothing beside its texts"
         raise TextError(f"{source.path!r} has no field {source.field!r}: it has {has}")
 
 
@@ -213,7 +213,8 @@ def text_of(row: Mapping[str, Any], source: Source, number: int) -> str:
     text = row[source.field or "text"]
     if text is not None and not isinstance(text, str):
         raise TextError(
-            f"{source.path!r} row {number}: {source.field!r} must be text, got {text!r}"
+            f"{source.path!r} row {number}: {source.field!r} must be text, got {text!r}: "
+            "write it as text"
         )
     return text or ""
 

@@ -147,6 +147,23 @@ def few_problems(report: dict[str, Any]) -> str:
     )
 
 
+def own_questions(report: dict[str, Any]) -> str:
+    """How many questions of which files were asked, of a user's own; of made problems nothing.
+
+    Args:
+        report: Of problems, with `sources` if they are of files.
+    """
+    sources = report.get("sources")
+    if not sources:
+        return ""
+    most, left_out = report.get("count"), report.get("left_out")
+    return "".join([
+        f"{counted(report['problems'], 'question')} of {', '.join(sources)}",
+        f", at most {most:,} of a file" if most else "",
+        f", and {left_out:,} left out for lack of positions" if left_out else "",
+    ])
+
+
 def _told(changes: dict[str, Any]) -> tuple[list[str], list[str], list[str]]:
     """Tokens where the interval is below zero, above it and around it, of those measured."""
     known = {

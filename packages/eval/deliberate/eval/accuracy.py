@@ -5,6 +5,7 @@ right or wrong, a problem each --bootstrap, McNemar--> Accuracy
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,12 @@ from deliberate.core.problems import Problem
 from deliberate.eval.bench.mcnemar import mcnemar
 from deliberate.eval.bootstrap import mean
 from deliberate.eval.chain import Chained, chained, plans_of
+from deliberate.eval.own_problems import OwnProblems
 from deliberate.eval.problem_set import ProblemSet
 from deliberate.eval.solve import solve
 from deliberate.eval.subject import Subject, conditions_of, smaller_batches
 
-WAY_OUT = "ask fewer --steps, --dtype bfloat16, or another device"
+WAY_OUT = "ask fewer --steps or shorter questions, --dtype bfloat16, or another device"
 """What to do where the memory is too small for the smallest batch."""
 
 
@@ -31,10 +33,13 @@ class Accuracy:
     base: Base
     trained: Trained
     baselines: Mapping[str, Trained]
-    asked: ProblemSet
+    asked: ProblemSet | OwnProblems
     problems: Sequence[Problem] = field(repr=False)
     right: Mapping[str, Sequence[bool]] = field(repr=False)
     """Whether each problem was solved, by condition; `base` is there always."""
+
+    left_out: int = 0
+    """Questions that do not fit the base's positions."""
 
     chains: Mapping[str, Chained] = field(default_factory=dict)
     """The base's own chains of thought, by the name that they have in `right`."""
@@ -46,15 +51,14 @@ class Accuracy:
         families: dict[str, dict[str, Any]] = {}
         for family, steps in dict.fromkeys(keys):
             found = families.setdefault(family, {"all": self._cell([k[0] == family for k in keys])})
-            found[str(steps)] = self._cell([key == (family, steps) for key in keys])
+            if steps:
+                found[str(steps)] = self._cell([key == (family, steps) for key in keys])
         return {
             "total": self._cell([True] * len(keys)),
             "families": families,
             "problems": len(keys),
-            "split": "validation",
-            "count": self.asked.count,
-            "shots": self.asked.shots,
-            "seed": self.asked.seed,
+            "left_out": self.left_out,
+            **self.asked.to_dict(),
             **(
                 {"chains": {name: each.to_dict() for name, each in self.chains.items()}}
                 if self.chains
@@ -99,7 +103,7 @@ class Accuracy:
 def ask_problems(
     base: Base,
     subject: Subject,
-    asked: ProblemSet,
+    asked: ProblemSet | OwnProblems,
     *,
     batch: int = 8,
     on_problems: Callable[[int, int], None] = lambda done, total: None,
@@ -113,30 +117,38 @@ def ask_problems(
         asked: Which problems.
         batch: Problems in each forward.
         on_problems: Told of the problems done and to do, where a chain of thought does each again.
-        on_note: Told of a batch that was lowered, since the memory is too small for it.
+        on_note: Told of questions that do not fit and are left out, and of a batch that was
+            lowered, since the memory is too small for it.
 
     Raises:
         CheckpointError: a chain of thought is to be as long as latents that there are not, or as
             in `conditions_of`.
         CacheError: as in `plans_of`.
         DeliberateError: the memory is too small for the smallest batch.
-        TextError: as in `solve` and `plans_of`.
+        TextError: as in `solve` and `plans_of`, and as `asked` draws and fits its problems.
     """
     writer, chains = subject.trained.coprocessor, _chains(subject)
-    problems = asked.problems()
+    drawn = asked.problems()
+    latents = max(writer.config.latents, subject.room)
+    problems = asked.fitting(base, drawn, latents)
+    left_out = len(drawn) - len(problems)
+    if left_out:
+        on_note(
+            f"{left_out:,} of {len(drawn):,} questions left out: {base.id!r} has "
+            f"{base.positions} positions for a question, {latents} latents and the longest answer"
+        )
     conditions = conditions_of(subject, asked.seed)
     few = asked.few(problems) if chains else []
     plans = plans_of(base, writer, chains, [*problems, *few])
     smaller = smaller_batches(conditions.values(), on_note, what="problems", way_out=WAY_OUT)
     alone = not writer.writes_latents  # the base trained on: it answers in the base's place
     count = _counting(on_problems, len(problems), 1 + alone + len(plans))
+    solved = partial(solve, asked=problems, form=asked.form, batch=batch, smaller=smaller)
     right = {}
     if alone:
         del conditions["latents"]
-        trained_on = writer.answering(base)
-        found = solve(trained_on, {}, problems, batch=batch, on_problems=count(1), smaller=smaller)
-        right["latents"] = found["base"]
-    right |= solve(base, conditions, problems, batch=batch, on_problems=count(0), smaller=smaller)
+        right["latents"] = solved(writer.answering(base), {}, on_problems=count(1))["base"]
+    right |= solved(base, conditions, on_problems=count(0))
     thought = {
         name: chained(
             base,
@@ -155,6 +167,7 @@ def ask_problems(
         baselines=subject.baselines,
         asked=asked,
         problems=problems,
+        left_out=left_out,
         right={**right, **{name: each.right for name, each in thought.items()}},
         chains=thought,
     )

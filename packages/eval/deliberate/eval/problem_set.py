@@ -6,9 +6,13 @@ families, steps, count --core.problems--> the same problems each time, none of t
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
+from deliberate.core.base import Base
+from deliberate.core.pairs import PairFormat
 from deliberate.core.problems import FAMILIES, MOST_STEPS, Problem, problems
 from deliberate.eval.sample import MOST_SEED
+from deliberate.eval.solve import FORM
 
 TRIED = 120
 """Most problems on which something is chosen, but for two of each family and number of steps."""
@@ -58,6 +62,11 @@ class ProblemSet:
         if not 0 <= self.seed <= MOST_SEED:
             raise ValueError(f"seed must be from 0 to {MOST_SEED}, got {self.seed}")
 
+    @property
+    def form(self) -> PairFormat:
+        """What stands around questions and before answers."""
+        return FORM
+
     def problems(self, split: str = "validation") -> list[Problem]:
         """The problems, family by family.
 
@@ -84,6 +93,16 @@ class ProblemSet:
 
         return shown if self.shots else lambda problem: problem
 
+    def fitting(self, base: Base, problems: Sequence[Problem], latents: int) -> list[Problem]:
+        """All of them: the same are asked of every base, and refused where they do not fit.
+
+        Args:
+            base: Whose positions do not matter.
+            problems: From `problems`.
+            latents: Nor do these.
+        """
+        return [*problems]
+
     def few(self, problems: Sequence[Problem]) -> list[Problem]:
         """Some of the other split, of the same families and steps, on which something is chosen.
 
@@ -92,3 +111,12 @@ class ProblemSet:
         """
         cells = len({(problem.family, problem.steps) for problem in problems})
         return replace(self, count=max(2, min(self.count, TRIED // cells))).problems("train")
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a result says of which problems were asked."""
+        return {
+            "split": "validation",
+            "count": self.count,
+            "shots": self.shots,
+            "seed": self.seed,
+        }

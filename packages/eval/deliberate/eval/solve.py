@@ -1,4 +1,4 @@
-"""Do the latents help to answer? Greedy answers to made problems, without decoding them.
+"""Do the latents help to answer? Greedy answers to problems, without decoding them.
 
     [question] latents [ answer, line end] --base--> its choice at each token --> right or wrong
 
@@ -6,7 +6,7 @@ Greedy decoding gives an answer exactly where each of its tokens is the base's c
 before it, and the choice behind the last one ends the line: one forward tells.
 
 Source: arXiv:2412.17747, sections 3.2 and 3.3, where benchmarks are asked with latents once, at
-the end of the question; these problems are ours.
+the end of the question; made problems are ours.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ from deliberate.core.passages import Passage, Rows, laid_out
 from deliberate.core.problems import Problem
 
 FORM = PairFormat(question="question", answer="answer", separator=" ")
-"""The latents are written where the question ends; the answer begins with a space."""
+"""Of made problems: latents are written where the question ends, the answer begins with a space."""
 
 
 def solve(
@@ -37,6 +37,7 @@ def solve(
     conditions: Mapping[str, Condition],
     asked: Sequence[Problem],
     *,
+    form: PairFormat | None = None,
     batch: int = 8,
     on_problems: Callable[[int, int], None] = lambda done, total: None,
     smaller: Smaller | None = None,
@@ -47,6 +48,7 @@ def solve(
         base: Reads questions and latents.
         conditions: By name; all of them write latents.
         asked: The problems.
+        form: What stands around questions and before answers; none is that of made problems.
         batch: Problems in each forward.
         on_problems: Told of the problems done and to do.
         smaller: What is done where memory runs out, as in `batch_by_batch`.
@@ -59,7 +61,7 @@ def solve(
         TextError: a problem does not fit the base's positions, or no answer is as long as it takes
             for latents to be asked for again.
     """
-    rows = tokenized(base, asked)
+    rows = tokenized(base, asked, form)
     _check_askings(conditions, rows)
     return judged(base, conditions, rows, batch=batch, on_problems=on_problems, smaller=smaller)
 
@@ -96,10 +98,10 @@ def judged(
     on_problems(done, len(rows))
 
     def do(numbers: list[int]) -> dict[str, list[bool]]:
-        span = max(_answer(rows[number]) for number in numbers)
+        span = max(answer_tokens(rows[number]) for number in numbers)
         laid = laid_out(base, rows, numbers, anchors=1, latents=most, behind=span, seed=0)
         true = ahead_tokens(laid.token_ids, laid.anchors, ahead=span)[:, 0].tolist()
-        lasts = [_answer(rows[number]) - 1 for number in numbers]
+        lasts = [answer_tokens(rows[number]) - 1 for number in numbers]
         return {
             name: [
                 chosen[:last] == wanted[:last] and ends(chosen[last])
@@ -118,13 +120,17 @@ def judged(
     return right
 
 
-def tokenized(base: Base, asked: Sequence[Problem]) -> list[Passage]:
+def tokenized(
+    base: Base, asked: Sequence[Problem], form: PairFormat | None = None
+) -> list[Passage]:
     """Each problem's tokens, and after its answer one more, where the line is to end.
 
     Args:
         base: Whose tokenizer is asked.
         asked: The problems; a row's anchor is its question's last token.
+        form: As in `solve`.
     """
+    form = FORM if form is None else form
     texts = {
         "question": [problem.question for problem in asked],
         "answer": [problem.answer for problem in asked],
@@ -136,11 +142,16 @@ def tokenized(base: Base, asked: Sequence[Problem]) -> list[Passage]:
             token_ids=row["token_ids"] if ended else [*row["token_ids"], 0],
             anchor=row["anchor"],
         )
-        for number, row in enumerate(tokenize_pairs(Dataset.from_dict(texts), base.tokenizer, FORM))
+        for number, row in enumerate(tokenize_pairs(Dataset.from_dict(texts), base.tokenizer, form))
     ]
 
 
-def _answer(row: Passage) -> int:
+def question_tokens(row: Passage) -> int:
+    """Tokens of a question and all that stands before its answer."""
+    return 1 + (row.anchor or 0)
+
+
+def answer_tokens(row: Passage) -> int:
     """Tokens of the answer, and the one that ends it."""
     return len(row.token_ids) - 1 - (row.anchor or 0)
 
@@ -160,7 +171,7 @@ def check_room(
     Raises:
         TextError: it does not.
     """
-    longest, needed = max(row.anchor or 0 for row in rows) + 1, taken(rows) + count
+    longest, needed = max(map(question_tokens, rows)), taken(rows) + count
     if base.positions is not None and needed > base.positions:
         raise TextError(
             f"{base.id!r} has {base.positions} positions, and a question of {longest} tokens with "
@@ -170,11 +181,11 @@ def check_room(
 
 def taken(rows: Sequence[Passage]) -> int:
     """Tokens that the longest question and the longest answer take, which may be of one batch."""
-    return max(row.anchor or 0 for row in rows) + 1 + max(map(_answer, rows))
+    return max(map(question_tokens, rows)) + max(map(answer_tokens, rows))
 
 
 def _check_askings(conditions: Mapping[str, Condition], rows: Sequence[Passage]) -> None:
-    longest = max(map(_answer, rows))
+    longest = max(map(answer_tokens, rows))
     for name, condition in conditions.items():
         if condition.every is not None and condition.every >= longest:
             raise TextError(

@@ -32,6 +32,10 @@ class Subject:
     chains: Sequence[str] = ()
     """The base's own chains of thought, as `Against` names them; for problems alone."""
 
+    room: int = 0
+    """Latents that questions are to have room for, where other runs write more and are asked the
+    same; its own are always counted."""
+
     lenient: bool = False
     """Whether what there cannot be is left out, as `left_out` tells, and not refused."""
 

@@ -125,7 +125,7 @@ def _sets(path: Path) -> Path | dict[str, Path]:
                 return found
     raise DeliberateError(
         f"{str(path)!r} has no record of each question: `deliberate eval RUN --bench NAMES -o "
-        "FOLDER` writes them there as FOLDER/NAME.jsonl, and made problems are kept as sums alone: "
+        "FOLDER` writes them there as FOLDER/NAME.jsonl, and problems are kept as sums alone: "
         "name such a folder or file"
     )
 

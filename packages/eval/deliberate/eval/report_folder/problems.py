@@ -1,9 +1,9 @@
-"""Made problems: how many are solved, by family and number of steps, under each condition."""
+"""Problems: how many are solved, by family and number of steps, under each condition."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deliberate.core.verdict import counted, few_problems, nearly_none
+from deliberate.core.verdict import counted, few_problems, nearly_none, own_questions
 from deliberate.eval.report_folder.blocks import (
     Block,
     Cell,
@@ -59,9 +59,10 @@ def _cells(report: Mapping[str, Any]) -> dict[str, Any]:
 def _solved(run: str, report: Mapping[str, Any]) -> Table:
     """A row a family, and the total last."""
     words, shots = _latents_first(report), report.get("shots", 0)
+    own = own_questions(dict(report))
     return Table(
         caption=titled(run, "problems solved"),
-        head=["Family", *words.values(), "Problems"],
+        head=["File" if own else "Family", *words.values(), "Problems"],
         rows=[
             [
                 Cell(text=name),
@@ -73,6 +74,7 @@ def _solved(run: str, report: Mapping[str, Any]) -> Table:
         note=" ".join([
             "Answers are decoded greedily, and are right or wrong as a whole. Intervals from "
             "resampling problems; where all or none are solved they have no width and say little.",
+            *([f"{own}."] if own else []),
             *([f"Each after {counted(shots, 'solved one')}."] if shots else []),
             *filter(None, [few_problems(dict(report))]),
         ]),
@@ -83,7 +85,12 @@ def _together(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     """A row a family, a column a run."""
     return Table(
         caption="Problems solved, runs side by side",
-        head=["Family", *(name for name, _ in runs), "base alone", "Problems"],
+        head=[
+            "File" if own_questions(dict(runs[0][1])) else "Family",
+            *(name for name, _ in runs),
+            "base alone",
+            "Problems",
+        ],
         rows=[
             [
                 Cell(text=name),
