@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ class Table:
     measure: str
     runs: Sequence[str]
     note: str = ""
+    paper: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """The paper's own rows, changes in percent at the tokens shown."""
+
     by: str = ""
     """`steps`: the plot is by the runs' steps and not by token ahead."""
 

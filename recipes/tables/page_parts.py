@@ -20,10 +20,10 @@ PICTURES = "results"
 COSTS = [
     "Steps",
     "Trained weights",
-    "Training",
+    "Training FLOPs",
     "CPU hours",
-    "Extra at decoding",
-    "First token later by",
+    "Extra FLOPs an answer",
+    "Delay of the first token",
 ]
 """What stands beside every row."""
 

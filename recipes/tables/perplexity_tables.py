@@ -10,7 +10,7 @@ from page_parts import COSTS, MISSING, PICTURES, Page, Results, document, line_o
 
 from deliberate.core.verdict import counted
 from deliberate.eval.report_folder.blocks import Block, Cell, Plot, Said, Table
-from deliberate.eval.report_folder.numbers import NONE, change, known, plain
+from deliberate.eval.report_folder.numbers import NONE, change, known, plain, signed
 from deliberate.eval.report_folder.perplexity import BETTER, measured_on, perplexity
 from deliberate.eval.report_folder.words import run_styles
 
@@ -35,6 +35,9 @@ def tokens(table: Declared, page: Page) -> list[Block]:
         if not found:
             cells = [Cell(text=MISSING), *cells[1:]]
         rows.append([Cell(text=run), *cells, *page.costs(run)])
+    for name, values in table.paper.items():
+        cells = [Cell(text=f"{signed(value)} %") for value in values]
+        rows.append([Cell(text=f"paper: {name}"), *cells, *([Cell(text=NONE)] * len(COSTS))])
     note = f"{BETTER} {measured_on(there[0][1]).capitalize()}"
     grown = table.by == "steps"
     return [
@@ -69,7 +72,7 @@ def _by_steps(table: Declared, page: Page, there: Results) -> Plot:
         name=f"{PICTURES}/{table.name}",
         title=table.title,
         x_label="Steps",
-        y_label="Change, %",
+        y_label="Change of perplexity, %",
         lines=lines,
         ticks=sorted({x for line in lines for x in line.x}),
         doubling=True,
@@ -115,14 +118,14 @@ def late(table: Declared, page: Page) -> list[Block]:
             caption="Change of perplexity against the base alone, latents late",
             head=["Run", *(f"Token {token}" for token in TOKENS)],
             rows=rows,
-            note=f"{BETTER} The rows of another delay are of other tokens: the first that the "
-            "latents can help with.",
+            note=f"{BETTER} Token 1 is the first after the latents arrive, so that rows of "
+            "different delays are of different tokens.",
         ),
         Plot(
             name=f"{PICTURES}/{table.name}",
             title=f"{table.title}, token 1",
             x_label="Tokens late",
-            y_label="Change, %",
+            y_label="Change of perplexity, %",
             lines=lines,
             ticks=sorted({x for line in lines for x in line.x}),
             zero=True,

@@ -18,12 +18,12 @@ from deliberate.eval.report_folder.numbers import NONE, count, p_value, plain, p
 from deliberate.eval.report_folder.problems import problems, solved_axis
 from deliberate.eval.report_folder.words import asked, run_styles
 
-COMPARED = (
-    ("against_base", "latents"),
-    ("latents_against", "shuffled"),
-    ("latents_against", "shuffled_but_last"),
-)
-"""What the latents are compared with by number of steps: where in a cell it is."""
+COMPARED = {
+    "base": ("against_base", "latents"),
+    "another's": ("latents_against", "shuffled"),
+    "another's but the last": ("latents_against", "shuffled_but_last"),
+}
+"""What the latents are compared with by number of steps, and where in a cell it is."""
 
 
 def chains(table: Declared, page: Page) -> list[Block]:
@@ -124,18 +124,26 @@ def _differences(there: Results, steps: Sequence[str]) -> Table:
         for each in steps:
             cells = [
                 cell
-                for group, name in COMPARED
+                for group, name in COMPARED.values()
                 for cell in _tested(_apart(found or {}, each, group, name))
             ]
             rows.append([Cell(text=f"{run}, {each}"), *cells])
     return Table(
         caption="Latents against the base alone, another question's, and another question's "
         "but for the last",
-        head=["Run, steps", *["Difference", "Gained", "Lost", "p (McNemar)"] * len(COMPARED)],
+        head=[
+            "Run, steps",
+            *(
+                f"{head}, {what}"
+                for what in COMPARED
+                for head in ("Difference", "gained", "lost", "p")
+            ),
+        ],
         rows=rows,
-        note="Paired, over the same problems. With the last latent of another question an answer "
-        "fails by construction where the start was warm: the last one carries the next token. No "
-        "correction is made for how many tests there are.",
+        note="In points, paired over the same problems; gained: solved with the latents alone; p "
+        "by McNemar's test, not corrected for how many tests there are. With the last latent of "
+        "another question answers fail by construction where the start was warm, since that one "
+        "carries the next token: the last comparison tells whether the others matter.",
     )
 
 
@@ -146,6 +154,8 @@ def _cells(found: Mapping[str, Any], steps: str) -> Iterator[Mapping[str, Any]]:
 
 def _solved(found: Mapping[str, Any], steps: str, condition: str) -> dict[str, float]:
     """The share of problems solved over all families."""
+    if steps == "all":
+        return found["total"]["percent"][condition]
     cells = list(_cells(found, steps))
     right = sum(
         round(cell["percent"][condition]["value"] * cell["problems"] / 100) for cell in cells

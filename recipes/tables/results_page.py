@@ -3,9 +3,11 @@
 docs/results/NAME.json --tables--> docs/results.md, docs/results/TABLE.png
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from claims import claims
 from experiments import COST, Experiments
 from measured import read
 from page_parts import COSTS, MISSING, PICTURES, Page
@@ -20,6 +22,15 @@ from deliberate.eval.report_folder.markdown import markdown
 from deliberate.eval.report_folder.numbers import NONE, count, seconds, size
 
 PAGE = "results.md"
+
+NAMES = (
+    "Runs: full-4 is the full copy with 4 latents; the number after full, soft, pause, scratch, "
+    "hidden, half, paper and solve is that of latents, after lora the rank, after ahead the tokens "
+    "ahead in training, after late the delay in training. solve-… learned made problems, continued "
+    "is the base itself trained on, eighth, quarter and half are shorter runs. Token N is the Nth "
+    "after an anchor, the place after which latents are inserted; stdlib is the source of the "
+    "standard library, of which the measured modules are held out from base and coprocessor."
+)
 
 SHOWN = {
     "tokens": tokens,
@@ -63,7 +74,10 @@ def write_page(experiments: Experiments, base: str, output: Path) -> Path:
 
 def sections(page: Page) -> Sequence[Section]:
     """Everything that the page says, in its order."""
-    found = [Section(name="made", heading="How it was made", blocks=_made(page))]
+    found = [
+        Section(name="claims", heading="Which claims hold", blocks=claims(page)),
+        Section(name="made", heading="How it was made", blocks=_made(page)),
+    ]
     for table in page.experiments.tables.values():
         blocks = [block for block in SHOWN[table.show](table, page) if _has_something(block)]
         said: list[Block] = [Said(text=table.note)] if table.note else []
@@ -83,7 +97,7 @@ def _lead(page: Page) -> str:
     there = sum(page.result(*each) is not None for each in wanted)
     return (
         f"The paper's tables at the scale of a small base on a machine without a GPU: {there} of "
-        f"{len(wanted)} measurements are there, the others are said to be {MISSING}."
+        f"{len(wanted)} measurements are there, the rest are marked '{MISSING}'."
     )
 
 
@@ -98,6 +112,7 @@ def _made(page: Page) -> list[Block]:
     machines, commits = (
         sorted({str(each[key]) for each in made if each.get(key)}) for key in ("machine", "commit")
     )
+    versions = sorted({f"{name} {v}" for each in made for name, v in _versions(each)})
     return [
         Said(
             text=f"Base {recipe.base.id}, fingerprint {page.base}. Every run has the same budget, "
@@ -108,17 +123,26 @@ def _made(page: Page) -> list[Block]:
             "Seeds. The rates of full-4 and soft-4 are compared with others under Rates; those of "
             "the other kinds were not tuned."
         ),
+        Said(text=NAMES),
         Said(
-            text=f"Machines: {'; '.join(machines) or NONE}. Commits: {', '.join(commits) or NONE}."
+            text=f"Machines, with their cores: {'; '.join(machines) or NONE}. "
+            f"{', '.join(versions) or NONE}. Commits: {', '.join(commits) or NONE}."
         ),
         Said(
-            text="All numbers of a run are in results/NAME.json. They count as long as recipe, "
-            "base and arguments are what they were. FLOPs are worked out and not counted, CPU "
-            "hours are of the training process, and what answering takes is from deliberate eval "
-            "--cost; the table of runs has it for all."
+            text="All numbers of a run are in results/NAME.json, and a number is used as long as "
+            "recipe, base and arguments are what they were. FLOPs come from a formula and not from "
+            "a profiler. CPU hours are the training process's. Extra FLOPs and the first token's "
+            "delay are of one answer after a prompt of half the base's positions that is in the "
+            "cache already, on one thread: the median, and the least and the most of five "
+            "(deliberate eval --cost)."
         ),
         Code(caption="All of it, going on where it was stopped", text="make results"),
     ]
+
+
+def _versions(made: Mapping[str, Any]) -> list[tuple[str, str]]:
+    names = {"python": "Python", "torch": "torch", "transformers": "transformers"}
+    return [(said, str(made[name])) for name, said in names.items() if made.get(name)]
 
 
 def _runs(page: Page) -> list[Block]:
@@ -136,9 +160,10 @@ def _runs(page: Page) -> list[Block]:
     return [
         Table(
             caption="Runs",
-            head=["Run", "Changes", "Seed", *COSTS, "Steps took", "Peak memory"],
+            head=["Run", "Changes", "Seed", *COSTS, "Wall time", "Peak memory"],
             rows=rows,
-            note="Peak memory: of answering, weights included.",
+            note="Wall time: of the steps, beside other runs on the same machine. Peak memory: of "
+            "answering, weights included.",
         )
     ]
 

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import sys
+from copy import deepcopy
 from pathlib import Path
 from shutil import copytree, ignore_patterns, rmtree
 
@@ -216,8 +217,13 @@ def test_what_is_of_another_recipe_or_base_is_not_shown(keep, page, made_results
 
 
 def test_reasoning_adds_up_the_families_and_tests_the_sums(keep, page, made_results):
-    keep("solve-8", {"reasoning": made_results["tasks"]["problems"]["result"][1]})
-    text = page()["Reasoning by number of steps"]
+    result = deepcopy(made_results["tasks"]["problems"]["result"][1])
+    cells = [cell for family in result["families"].values() for cell in family.values()]
+    for cell in [result["total"], *cells]:
+        for found in (cell["percent"], cell["against_base"], cell["latents_against"]):
+            found["shuffled_but_last"] = found["shuffled"]
+    keep("solve-8", {"reasoning": result})
+    text = page()["Table 2: reasoning, on made problems by number of steps"]
     assert row(text, "1")[0].startswith("70.0 %")  # 35 of 50 in each of two families
     assert row(text, "1")[1].startswith("76.0 %")
     difference, gained, lost, p = row(text, "solve-8, 1")[:4]
@@ -363,7 +369,7 @@ def test_what_fails_is_told_and_the_rest_is_made(experiments, tmp_path, monkeypa
     assert "hidden: done" in said
     assert "failed: table1, full-8: it ended with 1" in said
     assert (tmp_path / "docs" / "results.md").exists()
-    with pytest.raises(ValueError, match="no table 'table2': known are table1, controls"):
+    with pytest.raises(ValueError, match="no table 'table2': known are table1, reasoning"):
         make_results.chosen(experiments, "table1, table2")
 
 
@@ -386,3 +392,29 @@ def test_a_bigger_base_is_measured_at_the_very_anchors_of_the_others(tmp_path, l
     assert found["anchors"] == report["anchors"]
     with pytest.raises(DeliberateError, match="other tokens than"):
         bigger_base.compared(base, llama, options)
+
+
+def test_a_claim_holds_at_the_tokens_whose_interval_excludes_zero():
+    claims = script("claims")
+    below, around, above = ({"value": v, "low": v - 1, "high": v + 1} for v in (-3.0, 0.5, 3.0))
+    found = {"1": below, "2": below, "4": around, "8": above}
+    assert claims._where(found, ["1", "2"]) == "yes, at tokens 1, 2"
+    assert claims._where(found, ["2", "4", "8"]) == (
+        "yes at 2; no difference to be told at 4; the contrary at 8"
+    )
+    assert claims._where(None, ["1"]) == "not measured yet"
+
+
+def test_the_claims_are_of_what_was_measured(keep, page, made_results):
+    result = deepcopy(made_results["tasks"]["perplexity"]["result"][0])
+    changes = result["change_percent"]["latents"]
+    kept = {}
+    for number, run in enumerate(("full-4", "full-8", "full-16", "full-32")):
+        kept[run] = deepcopy(result)
+        for token in kept[run]["change_percent"]["latents"]:  # grows at token 1 alone
+            value = changes[token]["value"] - (number if token == "1" else 0)
+            kept[run]["change_percent"]["latents"][token] |= {"value": value}
+        keep(run, {"texts": kept[run]})
+    text = page()["Which claims hold"]
+    assert row(text, "More latents lower it more")[2] == "at tokens 1, by each step (not paired)"
+    assert "not measured yet" in row(text, "They beat a pause token")

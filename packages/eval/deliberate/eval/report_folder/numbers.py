@@ -48,7 +48,7 @@ def signed(value: object, *, places: int = 2) -> str:
 
 
 def change(found: Interval | None, *, unit: str = "%", lower_is_better: bool = True) -> Cell:
-    """A change with its interval, and whether that leaves zero out.
+    """A change with its interval, and whether that excludes zero.
 
     Args:
         found: In percent or in points.

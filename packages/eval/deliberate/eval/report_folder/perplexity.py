@@ -9,16 +9,19 @@ from typing import Any
 
 from deliberate.core.verdict import FEWEST_UNITS, arrival, counted, writes_latents
 from deliberate.eval.report_folder.blocks import Block, Cell, Line, Plot, Said, Section, Table
-from deliberate.eval.report_folder.numbers import change, known, plain
+from deliberate.eval.report_folder.numbers import TIMES, change, known, plain
 from deliberate.eval.report_folder.words import conditions, run_styles, runs_of, styles, titled
 
 FAR = 10
-"""What changes more than this many times as much as the latents is not drawn."""
+"""What is worse by more than this many times the latents' change is not drawn."""
 
 MARGIN = 0.06
 """Of the second axis, above and below what is drawn."""
 
-BETTER = "Lower is better. Bold: the 95 % interval leaves zero out."
+BETTER = (
+    f"Lower is better; {TIMES} N is N times the base's perplexity. "
+    "Bold: the 95 % interval excludes zero."
+)
 
 Changes = Mapping[str, Mapping[str, Any]]
 """By token ahead."""
@@ -53,7 +56,7 @@ def measured_on(report: Mapping[str, Any]) -> str:
         if isinstance(report.get(key), int)
     ]
     said = f"{', '.join(parts)}; " if parts else ""
-    return f"{said}intervals from resampling each {report.get('resampled', 'passage')}."
+    return f"{said}intervals from a bootstrap over {report.get('resampled', 'passage')}s."
 
 
 def _changes(run: str, report: Mapping[str, Any]) -> Table:
@@ -197,7 +200,7 @@ def _line(label: str, row: Changes, style: int) -> Line:
 def _axes(name: str, title: str, lines: Sequence[Line]) -> Plot:
     limit = _limit(lines[0])
     beyond = {
-        line.label: [f"{x:g}" for x, y in zip(line.x, line.y, strict=True) if abs(y) > limit]
+        line.label: [f"{x:g}" for x, y in zip(line.x, line.y, strict=True) if y > limit]
         for line in lines
     }
     left_out = "; ".join(
@@ -205,12 +208,12 @@ def _axes(name: str, title: str, lines: Sequence[Line]) -> Plot:
         for label, tokens in beyond.items()
         if tokens
     )
-    note = f"Far beyond the latents' own, so only in the table: {left_out}." if left_out else ""
+    note = f"Off the scale, so only in the table: {left_out}." if left_out else ""
     return Plot(
         name=name,
         title=title,
         x_label="Token ahead",
-        y_label="Change, %",
+        y_label="Change of perplexity, %",
         lines=lines,
         ticks=sorted({token for line in lines for token in line.x}),
         doubling=True,
@@ -229,7 +232,7 @@ def _limit(own: Line) -> float:
 
 def _bounds(lines: Sequence[Line], limit: float) -> tuple[float, float]:
     """Of the second axis: what is drawn, and the latents' whole interval."""
-    drawn = [y for line in lines for y in line.y if abs(y) <= limit]
+    drawn = [y for line in lines for y in line.y if y <= limit]
     values = [0.0, *drawn, *lines[0].low, *lines[0].high]
     margin = MARGIN * (max(values) - min(values))
     return min(values) - margin, max(values) + margin
