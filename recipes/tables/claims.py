@@ -126,7 +126,7 @@ def _grown(page: Page) -> tuple[str, str]:
         for token in TOKENS
         if all(a[token]["value"] > b[token]["value"] for (_, a), (_, b) in pairwise(there))
     ]
-    fell = f"at tokens {', '.join(falling)}" if falling else "at no token"
+    fell = f"at {', '.join(falling)}" if falling else "at no token"
     return f"{', '.join(name for name, _ in there)}: {said}", f"{fell}, by each step (not paired)"
 
 

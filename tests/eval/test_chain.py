@@ -100,15 +100,18 @@ def test_a_line_of_its_own_answer_is_the_answer(spelled, monkeypatch, decoded, t
     cue = chaining.CUES[0]
     found, _ = chaining._thoughts(spelled, cue, [problem("ab"), problem("cd")], 20, 8)
     row = found.row
-    assert spelled.tokenizer.decode(row.token_ids[: row.anchor + 1]) == cue("ab") + thought + line
+    assert (
+        spelled.tokenizer.decode(row.token_ids[: row.anchor + 1])
+        == cue.asking("ab") + thought + line
+    )
     assert spelled.tokenizer.decode(row.token_ids[row.anchor + 1 :]).startswith(" 12")
     assert found.tokens == len(thought)
 
 
 def test_a_cue_is_read_around_the_question_and_not_around_solved_ones_before_it():
     cue = Cue(question="Think. ", thought="\nWell", answer="So")
-    assert cue("How many?") == "Think. How many?\nWell"
-    assert cue("1 + 1 = 2\n2 + 2 =") == "1 + 1 = 2\nThink. 2 + 2 =\nWell"
+    assert cue.asking("How many?") == "Think. How many?\nWell"
+    assert cue.asking("1 + 1 = 2\n2 + 2 =") == "1 + 1 = 2\nThink. 2 + 2 =\nWell"
 
 
 def test_the_cue_is_the_one_that_solves_more_of_other_problems(spelled, monkeypatch):

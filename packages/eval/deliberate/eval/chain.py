@@ -31,16 +31,16 @@ LATENCY = "cot:latency"
 class Cue:
     """What has a base think, and then answer."""
 
+    question: str = ""
+    """Read right before the question."""
+
     thought: str
     """Read after the question, before the base decodes."""
 
     answer: str
     """Begins the line of the answer, which goes on after a space."""
 
-    question: str = ""
-    """Read right before the question."""
-
-    def __call__(self, question: str) -> str:
+    def asking(self, question: str) -> str:
         """A question with what has a base think; what stands before its line stays there."""
         before, line_end, asked = question.rpartition("\n")
         return f"{before}{line_end}{self.question}{asked}{self.thought}"
@@ -195,7 +195,7 @@ def _right(
 
 def _cued(base: Base, cue: Cue, asked: Sequence[Problem]) -> list[Passage]:
     """The problems with the cue as a part of the question: a line end may join its last token."""
-    return tokenized(base, [replace(each, question=cue(each.question)) for each in asked])
+    return tokenized(base, [replace(each, question=cue.asking(each.question)) for each in asked])
 
 
 @torch.no_grad()
