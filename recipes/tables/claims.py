@@ -38,7 +38,7 @@ def claims(page: Page) -> list[Block]:
 
 
 def _rows(page: Page) -> Iterator[Sequence[str]]:
-    controls = page.result("full-4", "controls")
+    controls = page.result("full-16", "controls-16")
     against = controls["latents_against"] if controls else {}
     central = _changed(page, "full-16")
     yield (
