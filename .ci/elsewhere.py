@@ -42,9 +42,9 @@ print("Python", sys.version.split()[0], *(f"{name} {version(name)}" for name in 
 
 
 def readme() -> tuple[list[str], str]:
-    """The commands that the README shows for use without a checkout, and its Python."""
+    """The commands that the README shows first, which need no checkout, and its Python."""
     text = (HERE / "README.md").read_text()
-    shown = re.findall(r"```\n(deliberate train demo.*?)```", text, re.DOTALL)
+    shown = re.findall(r"```\n(deliberate prefill --text.*?)```", text, re.DOTALL)
     python = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     [commands], [code] = shown, python
     return [line.partition("  #")[0].strip() for line in commands.splitlines() if line], code

@@ -21,8 +21,8 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """Those under "Use", after those for use without the checkout."""
-    shown = [block for block in blocks("") if block.startswith("deliberate train demo")]
+    """Those under "Use", after those that are shown first."""
+    shown = [block for block in blocks("") if block.startswith("deliberate prefill --text")]
     shown += [block for block in blocks("") if block.startswith("deliberate train --set data")]
     assert len(shown) == 2
     return [line.partition("#")[0].strip() for line in "".join(shown).splitlines() if line]
