@@ -1,6 +1,9 @@
-"""Train `nano`, the small base model that ships inside the package: `make nano` runs this.
+"""Train `nano`, the base model that ships inside the package, or a larger one on other texts.
 
-    Python source, made problems --byte-level BPE, rows--> Llama of 0.5 M parameters
+    texts by part --byte-level BPE, rows--> Llama
+
+`make nano` has 0.5 M parameters read Python and made problems; `make small` has 14 M read books and
+arithmetic.
 
 The Python is the source found on this machine, so another machine makes a sister and not a twin;
 `corpus.json` beside the model says what was read and how often. Stopped, it goes on from its last
@@ -16,12 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from nano_corpus import (
     PARTS,
     POSITIONS,
+    VOCABULARY,
     Mixture,
     characters,
     pack_asked,
+    sample_of,
     texts_of,
     train_tokenizer,
 )
@@ -35,6 +41,9 @@ from deliberate.train.precision import rate_of
 SEED = 17
 LAYERS = 4
 HIDDEN = 96
+
+HEAD = 64
+"""Numbers of a head, but for a model too small for four of them."""
 
 BATCH = 8
 """Rows of 1,024 tokens in a step."""
@@ -70,7 +79,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     tokenizer, corpus = prepared(options)
     torch.manual_seed(SEED)
-    model = LlamaForCausalLM(shape(tokenizer, layers=options.layers))
+    model = LlamaForCausalLM(shape(tokenizer, layers=options.layers, hidden=options.hidden))
     mixture = Mixture(rows=corpus["train"], weights=options.mixture, seed=SEED)
     train(
         model,
@@ -101,12 +110,27 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--mixture", type=_weights, default="stdlib=1,packages=3,problems=6")
     parser.add_argument("--steps", type=int, default=2000, help="steps of 8 x 1,024 tokens")
     parser.add_argument("--learning-rate", type=float, default=4e-3)
+    parser.add_argument(
+        "--source",
+        type=_source,
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="another part: a text, a folder, JSONL; its last twentieth is held out",
+    )
     parser.add_argument("--layers", type=int, default=LAYERS)
+    parser.add_argument("--hidden", type=int, default=HIDDEN)
+    parser.add_argument("--vocabulary", type=int, default=VOCABULARY)
     parser.add_argument("--tokenizer", type=Path, help="folder of one to take; none trains it")
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile: needs a C++ compiler"
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.source = dict(options.source)
+    if odd := options.mixture.keys() - {*PARTS, *options.source}:
+        known = ", ".join([*PARTS, *options.source])
+        parser.error(f"no part {min(odd)!r}: known are {known}; --source names another")
+    return options
 
 
 def prepared(options: argparse.Namespace) -> tuple[PreTrainedTokenizerFast, dict[str, Any]]:
@@ -115,8 +139,12 @@ def prepared(options: argparse.Namespace) -> tuple[PreTrainedTokenizerFast, dict
     if kept.exists():
         tokenizer = PreTrainedTokenizerFast.from_pretrained(options.work)
         return tokenizer, torch.load(kept, weights_only=True)
-    texts = {part: texts_of(part, "train").shuffle(seed=SEED) for part in PARTS}
-    tokenizer = _tokenizer(options.tokenizer, texts)
+
+    def read(part: str, split: str) -> Dataset:
+        return texts_of(part, split, source=options.source.get(part)).shuffle(seed=SEED)
+
+    texts = {part: read(part, "train") for part in options.mixture}
+    tokenizer = _tokenizer(options, texts)
     whole = sum(options.mixture.values())
     need = {
         part: int(READ * options.steps * BATCH * POSITIONS * weight / whole)
@@ -127,11 +155,7 @@ def prepared(options: argparse.Namespace) -> tuple[PreTrainedTokenizerFast, dict
             part: pack_asked(texts[part], tokenizer, most=most) for part, most in need.items()
         },
         "validation": {
-            part: pack_asked(
-                texts_of(part, "validation").shuffle(seed=SEED),
-                tokenizer,
-                most=MEASURED * POSITIONS,
-            )
+            part: pack_asked(read(part, "validation"), tokenizer, most=MEASURED * POSITIONS)
             for part in need
         },
         "characters": {part: characters(texts[part]) for part in need},
@@ -141,25 +165,24 @@ def prepared(options: argparse.Namespace) -> tuple[PreTrainedTokenizerFast, dict
     return tokenizer, corpus
 
 
-def _tokenizer(given: Path | None, texts: dict[str, Any]) -> PreTrainedTokenizerFast:
+def _tokenizer(options: argparse.Namespace, texts: dict[str, Dataset]) -> PreTrainedTokenizerFast:
     """The one that is given, or one of these texts."""
-    if given is not None:
-        return PreTrainedTokenizerFast.from_pretrained(given)
-    sizes = {"stdlib": 300, "packages": 1200, "problems": 12_000}
-    return train_tokenizer([
-        text for part, size in sizes.items() for text in texts[part][:size]["text"]
-    ])
+    if options.tokenizer is not None:
+        return PreTrainedTokenizerFast.from_pretrained(options.tokenizer)
+    sample = [text for part, some in texts.items() for text in sample_of(part, some)]
+    return train_tokenizer(sample, vocabulary=options.vocabulary)
 
 
-def shape(tokenizer: PreTrainedTokenizerFast, *, layers: int) -> LlamaConfig:
-    """The model's configuration."""
+def shape(tokenizer: PreTrainedTokenizerFast, *, layers: int, hidden: int) -> LlamaConfig:
+    """The model's configuration; every two heads share their keys and values."""
+    heads = max(4, hidden // HEAD)
     return LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=HIDDEN,
+        hidden_size=hidden,
         num_hidden_layers=layers,
-        intermediate_size=3 * HIDDEN,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        intermediate_size=3 * hidden,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2,
         max_position_embeddings=POSITIONS,
         tie_word_embeddings=True,
         use_cache=False,
@@ -232,15 +255,21 @@ def _move(optimizer: Optimizer, rate: float) -> None:
 
 
 def _weights(said: str) -> dict[str, float]:
-    """Of each part, from `stdlib=1,packages=3`.
+    """Of each part, from `stdlib=1,packages=3`."""
+    found = dict(each.split("=") for each in said.split(","))
+    return {name: float(weight) for name, weight in found.items()}
+
+
+def _source(said: str) -> tuple[str, str]:
+    """Name and path, from `books=texts/books`.
 
     Raises:
-        argparse.ArgumentTypeError: a part is not known.
+        argparse.ArgumentTypeError: it is not of that form, or the name is taken.
     """
-    found = dict(each.split("=") for each in said.split(","))
-    if odd := found.keys() - set(PARTS):
-        raise argparse.ArgumentTypeError(f"no part {min(odd)!r}: known are {', '.join(PARTS)}")
-    return {name: float(weight) for name, weight in found.items()}
+    name, equals, path = said.partition("=")
+    if not equals or name in PARTS:
+        raise argparse.ArgumentTypeError(f"must be NAME=PATH with a new name, got {said!r}")
+    return name, path
 
 
 def _resumed(model: LlamaForCausalLM, optimizer: Optimizer, kept: Path) -> int:

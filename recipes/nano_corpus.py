@@ -1,4 +1,4 @@
-"""What `nano` reads: Python source and made problems, their tokenizer, and rows of tokens.
+"""What `nano` and its like read: texts by part, their tokenizer, and rows of tokens.
 
     stdlib | packages | problems --BPE--> rows of tokens, questions marked --shares--> batches
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from deliberate.core.problems import CUE
-from deliberate.core.texts import documents
+from deliberate.core.texts import documents, hold_out
 from deliberate.train.mixture import MIX, quotas
 from deliberate.train.rows import mixed
 
@@ -28,6 +28,12 @@ PARTS = ("stdlib", "packages", "problems")
 """What is mixed, by name."""
 
 VOCABULARY = 1024
+SAMPLED = {"stdlib": 300, "packages": 1200, "problems": 12_000}
+"""Texts of each part that the tokenizer is trained on."""
+
+SAMPLED_CHARACTERS = 8_000_000
+"""Likewise of any other part, as many texts as have so many characters."""
+
 POSITIONS = 1024
 END = "<|endoftext|>"
 FILES_HELD_OUT = 20
@@ -44,20 +50,37 @@ QUESTION = re.compile(
 )
 
 
-def texts_of(part: str, split: str) -> Dataset:
+def texts_of(part: str, split: str, *, source: str | None = None) -> Dataset:
     """The texts of a part, with columns `name` and `text`.
 
     Args:
-        part: One of `PARTS`.
+        part: One of `PARTS`, or another name.
         split: `train` or `validation`.
+        source: Where another's texts are, as `documents` takes them.
     """
+    held_out = split == "validation"
+    if source is not None:
+        texts = hold_out(documents(source), source)[held_out]
+        return texts.add_column("name", [f"{part}/{number}" for number in range(len(texts))])
     if part != "packages":
         return documents(part, split=split)
-    held_out = split == "validation"
     return documents("installed").filter(
         lambda name: name.startswith("site-packages/") and _is_held_out(name) == held_out,
         input_columns="name",
     )
+
+
+def sample_of(part: str, texts: Dataset) -> list[str]:
+    """Texts of a part that the tokenizer is trained on."""
+    if part in SAMPLED:
+        return texts[: SAMPLED[part]]["text"]
+    found, size = [], 0
+    for row in texts:
+        if size >= SAMPLED_CHARACTERS:
+            break
+        found.append(row["text"])
+        size += len(row["text"])
+    return found
 
 
 def characters(texts: Dataset) -> dict[str, int]:
@@ -68,7 +91,7 @@ def characters(texts: Dataset) -> dict[str, int]:
     return dict(sizes.most_common())
 
 
-def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: list[str], *, vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
     """A byte-level BPE over `texts`; every text begins with the end-of-text token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
@@ -77,7 +100,7 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     ])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=[END],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
