@@ -4,7 +4,7 @@ BIN = .venv/bin
 DEMO = build/demo
 NANO = packages/core/deliberate/core/nano
 
-.PHONY: install demo test check audit torture wheels elsewhere matrix bench nano results
+.PHONY: install demo test check audit torture wheels elsewhere matrix bench nano small results
 
 install: .venv/installed
 
@@ -77,6 +77,18 @@ nano: install
 	cp build/nano/config.json build/nano/model.safetensors $(NANO)/coprocessor
 	cp build/nano-16/config.json build/nano-16/model.safetensors $(NANO)/coprocessor-16
 	cp build/nano-soft/config.json build/nano-soft/model.safetensors $(NANO)/soft
+
+# A base of 14 M parameters on books and arithmetic, about 90 minutes on two cores, and its
+# coprocessor; DATA is a folder with text/books/*.md, eval/gsm8k_icot and eval/svamp.
+DATA ?= data
+small: install
+	$(BIN)/python recipes/small_texts.py $(DATA) build/small/texts
+	$(BIN)/python recipes/nano_base.py --output build/small/base --work build/small/work \
+		--hidden 384 --layers 6 --vocabulary 8192 --learning-rate 2e-3 --steps 2500 \
+		--source books=build/small/texts/books.jsonl \
+		--source arithmetic=build/small/texts/arithmetic.jsonl \
+		--mixture books=7,arithmetic=2,problems=1
+	$(BIN)/deliberate train recipes/small.yaml --output-dir build/small/run --resume
 
 # docs/results.md: trains and measures what is missing, for hours; ONLY=table1,table6 for some tables.
 results: install

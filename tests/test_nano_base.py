@@ -92,7 +92,18 @@ def test_the_rate_rises_stays_and_falls_to_nothing(recipe):
     assert rates[-1] < 0.01
 
 
-def test_a_part_that_there_is_not_is_refused(recipe):
-    assert recipe._weights("stdlib=1,problems=2.5") == {"stdlib": 1.0, "problems": 2.5}
-    with pytest.raises(argparse.ArgumentTypeError, match="no part 'riddles': known are stdlib"):
-        recipe._weights("stdlib=1,riddles=2")
+def test_a_part_that_there_is_not_is_refused(recipe, monkeypatch, capsys):
+    needed = ["--output", "out", "--work", "work"]
+    said = ["nano_base.py", *needed, "--mixture", "stdlib=1,books=2.5"]
+    monkeypatch.setattr(sys, "argv", said)
+    with pytest.raises(SystemExit):
+        recipe.parsed()
+    assert "no part 'books': known are stdlib, packages, problems" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [*said, "--source", "books=texts/books"])
+    options = recipe.parsed()
+    assert options.mixture == {"stdlib": 1.0, "books": 2.5}
+    assert options.source == {"books": "texts/books"}
+    monkeypatch.setattr(sys, "argv", [*said, "--source", "problems=mine"])
+    with pytest.raises(SystemExit):
+        recipe.parsed()
+    assert "must be NAME=PATH with a new name, got 'problems=mine'" in capsys.readouterr().err

@@ -88,3 +88,20 @@ def test_packages_files_are_on_one_side_each(corpus, monkeypatch):
     assert train | held == set(names[:-1])
     assert not train & held
     assert 5 < len(held) < 40
+
+
+def test_a_part_of_ones_own_has_its_last_texts_held_out(corpus, tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(f'{{"text": "text {number}"}}\n' for number in range(40)))
+    kept, held_out = (
+        corpus.texts_of("own", split, source=str(path)) for split in ("train", "validation")
+    )
+    assert kept["text"][:] == [f"text {number}" for number in range(38)]
+    assert held_out["text"][:] == ["text 38", "text 39"]
+    assert kept["name"][0] == "own/0"
+
+
+def test_a_tokenizer_is_trained_on_a_sample_of_ones_own_texts(corpus, monkeypatch):
+    monkeypatch.setattr(corpus, "SAMPLED_CHARACTERS", 10)
+    texts = Dataset.from_dict({"text": ["abcd"] * 9})
+    assert corpus.sample_of("own", texts) == ["abcd"] * 3
