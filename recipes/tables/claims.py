@@ -16,7 +16,9 @@ TOKENS = ("1", "2", "4", "8", "16", "32")
 LATER = TOKENS[1:]
 """Of what does not know the text and so can do nothing for token 1."""
 
-NUMBERS = ("full-4", "full-8", "full-16", "full-32")
+LATENTS = {"4": "full-4", "8": "full-8", "16": "full-16", "32": "full-32"}
+AHEAD = {"4": "full-4", "8": "ahead-8", "16": "ahead-16", "32": "ahead-32"}
+"""Runs by number of latents, and by tokens ahead in training."""
 
 Changes = Mapping[str, Mapping[str, Any]]
 """By token ahead: `value`, `low`, `high`."""
@@ -30,6 +32,7 @@ def claims(page: Page) -> list[Block]:
             caption="What holds at this scale",
             head=["Claim", "In the paper", "Here", "Holds here"],
             rows=rows,
+            words=True,
             note="Changes of perplexity, latents against what the claim names, paired where it is "
             "not the base. It holds at the tokens named where the 95 % interval excludes zero. The "
             "paper's base is Gemma 2 2B, about 4,800 times as large, and it trained far longer.",
@@ -50,7 +53,12 @@ def _rows(page: Page) -> Iterator[Sequence[str]]:
     yield (
         "More latents lower it more",
         f"8, 16, 32, 64: {', '.join(map(signed, (-1.53, -2.48, -3.28, -3.94)))} % at token 1",
-        *_grown(page),
+        *_grown(page, LATENTS, ("1", "16")),
+    )
+    yield (
+        "A longer look-ahead in training helps later tokens and hurts earlier ones",
+        "said without numbers; GSM8K is best with 16 tokens (table 6)",
+        *_grown(page, AHEAD, ("1", "32")),
     )
     yield (
         "What the latents say matters: they beat another text's",
@@ -76,6 +84,26 @@ def _rows(page: Page) -> Iterator[Sequence[str]]:
         "negligible differences (ICML version)",
         _said(continued, ("1", "32"), "the base trained on: "),
         _contradicted(continued),
+    )
+    yield (
+        "Low-rank weights do less than a full copy",
+        "GSM8K 23.4 and 24.0 to 26.8 % (table 5)",
+        *_beside(page, "full-4", "lora-32"),
+    )
+    yield (
+        "A network from scratch does less than a full copy",
+        "GSM8K 25.8 to 26.8 % (table 5)",
+        *_beside(page, "full-4", "scratch-4"),
+    )
+    yield (
+        "Latents that arrive late still help",
+        "GSM8K 21.4 alone, 31.4 at once, 27.2, 27.1, 26.9 % 1 to 3 tokens late (table 8)",
+        *_late(page),
+    )
+    yield (
+        "Latents beat a chain of thought",
+        "GSM8K 26.8 to 23.2 % (table 4)",
+        *_thought(page),
     )
     yield (
         "Latents solve more problems, without training for the task",
@@ -111,23 +139,68 @@ def _where(changes: Changes | None, tokens: Sequence[str]) -> str:
     return "; ".join(f"{word} {', '.join(some)}" for some, word in parts if some)
 
 
-def _grown(page: Page) -> tuple[str, str]:
-    """Changes at two tokens by number of latents, and at which tokens they fall with each."""
-    found = [(run, _changed(page, run)) for run in NUMBERS]
-    there = [(run.removeprefix("full-"), each) for run, each in found if each is not None]
-    if len(there) < len(NUMBERS):
+def _grown(page: Page, runs: Mapping[str, str], shown: Sequence[str]) -> tuple[str, str]:
+    """Changes at two tokens along some runs, and at which tokens they fall with each."""
+    found = {name: _changed(page, run) for name, run in runs.items()}
+    there = {name: each for name, each in found.items() if each is not None}
+    if len(there) < len(runs):
         return MISSING, MISSING
     said = "; ".join(
-        f"{', '.join(signed(each[token]['value']) for _, each in there)} % at token {token}"
-        for token in ("1", "16")
+        f"{', '.join(signed(each[token]['value']) for each in there.values())} % at token {token}"
+        for token in shown
     )
     falling = [
         token
         for token in TOKENS
-        if all(a[token]["value"] > b[token]["value"] for (_, a), (_, b) in pairwise(there))
+        if all(a[token]["value"] > b[token]["value"] for a, b in pairwise(there.values()))
     ]
     fell = f"at {', '.join(falling)}" if falling else "at no token"
-    return f"{', '.join(name for name, _ in there)}: {said}", f"{fell}, by each step (not paired)"
+    return f"{', '.join(there)}: {said}", f"lower with each step {fell} (not paired)"
+
+
+def _beside(page: Page, run: str, other: str) -> tuple[str, str]:
+    """Two runs' changes, and where their intervals are apart."""
+    first, second = _changed(page, run), _changed(page, other)
+    if first is None or second is None:
+        return MISSING, MISSING
+    said = f"{_said(second, ('1', '16'), f'{other}: ')}; {_said(first, ('1', '16'), f'{run}: ')}"
+    less = [token for token in TOKENS if second[token]["low"] > first[token]["high"]]
+    more = [token for token in TOKENS if second[token]["high"] < first[token]["low"]]
+    parts = [(less, "less at"), (more, "more at")]
+    apart = "; ".join(f"{word} {', '.join(some)}" for some, word in parts if some)
+    return said, f"{apart}; elsewhere intervals overlap" if apart else "intervals overlap"
+
+
+def _late(page: Page) -> tuple[str, str]:
+    """The first token after latents that arrive late, by delay."""
+    found = page.result("late-2", "late")
+    if found is None:
+        return MISSING, MISSING
+    first = {
+        delay: each["change_percent"]["latents"]["1"] for delay, each in found["delays"].items()
+    }
+    late = {delay: each for delay, each in first.items() if delay != "0"}
+    said = ", ".join(signed(each["value"]) for each in late.values())
+    helped = [delay for delay, each in late.items() if each["high"] < 0]
+    return (
+        f"trained with a delay of 2: {said} % at the first token, {', '.join(late)} tokens late",
+        f"yes, {', '.join(helped)} tokens late" if helped else "no",
+    )
+
+
+def _thought(page: Page) -> tuple[str, str]:
+    """Latents against the base's own chain of thought of as many tokens."""
+    found = page.result("solve-32", "chains")
+    if found is None:
+        return MISSING, MISSING
+    total = found["total"]
+    share = {name: total["percent"][name]["value"] for name in ("base", "latents", "cot")}
+    apart = total["latents_against"]["cot"]
+    return (
+        f"made problems, 32 latents trained on such: {share['latents']:.1f} to {share['cot']:.1f} "
+        f"% with as many tokens; the base at once {share['base']:.1f} %",
+        "yes" if apart["low"] > 0 else "no difference to be told",
+    )
 
 
 def _contradicted(changes: Changes | None) -> str:

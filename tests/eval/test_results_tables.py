@@ -416,5 +416,5 @@ def test_the_claims_are_of_what_was_measured(keep, page, made_results):
             kept[run]["change_percent"]["latents"][token] |= {"value": value}
         keep(run, {"texts": kept[run]})
     text = page()["Which claims hold"]
-    assert row(text, "More latents lower it more")[2] == "at 1, by each step (not paired)"
+    assert row(text, "More latents lower it more")[2] == "lower with each step at 1 (not paired)"
     assert "not measured yet" in row(text, "They beat a pause token")

@@ -35,6 +35,9 @@ class Table:
     folded: bool = False
     """Whether a page shows it only where it is asked for."""
 
+    words: bool = False
+    """Whether its cells are words, which begin at the left, and not numbers."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:

@@ -87,7 +87,7 @@ def _table(table: Table) -> Iterator[str]:
     yield f"**{escaped(table.caption)}**"
     lines = [
         _row([escaped(each) for each in table.head]),
-        _row(["---", *["---:"] * (len(table.head) - 1)]),
+        _row(["---", *["---" if table.words else "---:"] * (len(table.head) - 1)]),
         *(_row([_cell(cell) for cell in row]) for row in table.rows),
     ]
     yield "\n".join(lines)
