@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree, ignore_patterns, rmtree
 
@@ -151,7 +152,7 @@ def test_a_key_changes_with_all_that_a_run_depends_on(tmp_path):
     path.write_text(text.replace("pause-4: {", "pause-4: {train.clip: 2.0, "))
     other = load(path)
     keys = [{m: each.measured_key(m, BASE) for m in each.measures} for each in (first, other)]
-    assert {m for m in keys[0] if keys[0][m] != keys[1][m]} == {"controls"}
+    assert {m for m in keys[0] if keys[0][m] != keys[1][m]} == {"controls", "controls-16"}
     path.write_text(text.replace("solve-8: {", "solve-8: {train.clip: 2.0, "))
     other = load(path)
     changed = {run for run in first.runs if first.key(run, BASE) != other.key(run, BASE)}
@@ -167,6 +168,8 @@ def test_a_key_changes_with_all_that_a_run_depends_on(tmp_path):
     assert all(first.key(run, BASE) != shorter.key(run, BASE) for run in first.runs)
     assert all(first.key(run, BASE) != first.key(run, "f" * 16) for run in first.runs)
     assert load_recipe(budget, changes=shorter.changes("half", str)).train.steps == 399
+    # What a recipe leaves to the defaults is no part of it: options are added to recipes.
+    assert replace(first, common=shorter.common).key("full-4", BASE) == first.key("full-4", BASE)
 
 
 def test_the_page_in_the_repository_is_of_what_is_kept_there(experiments, tmp_path):
