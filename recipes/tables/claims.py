@@ -106,6 +106,11 @@ def _rows(page: Page) -> Iterator[Sequence[str]]:
         *_thought(page),
     )
     yield (
+        "They solve as many problems as the base trained on as long",
+        "not tested",
+        *_trained_on(page),
+    )
+    yield (
         "Latents solve more problems, without training for the task",
         "GSM8K 21.4 to 31.4 % with 64 latents (table 2)",
         *_solved(page),
@@ -208,6 +213,19 @@ def _contradicted(changes: Changes | None) -> str:
         return MISSING
     lower = all(changes[token]["high"] < 0 for token in TOKENS)
     return "no: it gains at every token" if lower else _where(changes, TOKENS)
+
+
+def _trained_on(page: Page) -> tuple[str, str]:
+    """Problems solved with latents, and by the base itself trained on the same."""
+    found, other = page.result("solve-8", "reasoning"), page.result("solve-continued", "answers")
+    if found is None or other is None:
+        return MISSING, MISSING
+    ours, theirs = (each["total"]["against_base"]["latents"] for each in (found, other))
+    said = (
+        f"made problems, both trained on such: {signed(ours['value'])} and "
+        f"{signed(theirs['value'])} points"
+    )
+    return said, "no" if theirs["low"] > ours["high"] else "intervals overlap"
 
 
 def _solved(page: Page) -> tuple[str, str]:

@@ -11,6 +11,7 @@ import numpy as np
 from experiments import Table as Declared
 from page_parts import MISSING, PICTURES, Page, Results, document, line_of
 
+from deliberate.core.verdict import writes_latents
 from deliberate.eval.bench.mcnemar import McNemar
 from deliberate.eval.bootstrap import mean
 from deliberate.eval.report_folder.blocks import Block, Cell, Plot, Said, Table
@@ -61,7 +62,8 @@ def _extra(found: Mapping[str, Any], name: str) -> float | None:
     chain = found.get("chains", {}).get(name)
     if chain:
         return chain["extra_tokens"]
-    return None if name == "base" else found["setting"]["latents"]
+    thinks = name != "base" and writes_latents(dict(found))
+    return found["setting"]["latents"] if thinks else None
 
 
 def reasoning(table: Declared, page: Page) -> list[Block]:

@@ -144,11 +144,12 @@ def ask_problems(
     alone = not writer.writes_latents  # the base trained on: it answers in the base's place
     count = _counting(on_problems, len(problems), 1 + alone + len(plans))
     solved = partial(solve, asked=problems, form=asked.form, batch=batch, smaller=smaller)
-    right = {}
     if alone:
         del conditions["latents"]
-        right["latents"] = solved(writer.answering(base), {}, on_problems=count(1))["base"]
-    right |= solved(base, conditions, on_problems=count(0))
+    right = solved(base, conditions, on_problems=count(0))
+    if alone:
+        own = solved(writer.answering(base), {}, on_problems=count(1))["base"]
+        right = {"base": right.pop("base"), "latents": own, **right}
     thought = {
         name: chained(
             base,
