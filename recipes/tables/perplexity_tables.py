@@ -12,7 +12,7 @@ from deliberate.core.verdict import counted
 from deliberate.eval.report_folder.blocks import Block, Cell, Plot, Said, Table
 from deliberate.eval.report_folder.numbers import NONE, change, known, plain, signed
 from deliberate.eval.report_folder.perplexity import BETTER, measured_on, perplexity
-from deliberate.eval.report_folder.words import run_styles
+from deliberate.eval.report_folder.words import run_styles, titled
 
 TOKENS = ("1", "2", "4", "8", "16", "32")
 GROWN = ("1", "4", "16")
@@ -81,8 +81,9 @@ def _by_steps(table: Declared, page: Page, there: Results) -> Plot:
 
 
 def controls(table: Declared, page: Page) -> list[Block]:
-    """One run: every condition against the base, and the latents against every condition."""
+    """Of each run, every condition against the base, and the latents against every condition."""
     blocks: list[Block] = []
+    several = len(table.runs) > 1
     for run, found in page.of(table):
         if not found:
             blocks.append(Said(text=f"{MISSING.capitalize()}: {run}."))
@@ -91,12 +92,17 @@ def controls(table: Declared, page: Page) -> list[Block]:
         for section in sections:
             if section.name in ("perplexity", "against"):
                 blocks += [
-                    replace(block, name=f"{PICTURES}/{table.name}", title=table.title)
-                    if isinstance(block, Plot)
-                    else block
-                    for block in section.blocks
+                    _of_run(block, table, run if several else "") for block in section.blocks
                 ]
     return blocks
+
+
+def _of_run(block: Block, table: Declared, run: str) -> Block:
+    """A block under the table's name, and the run's where there are several."""
+    if isinstance(block, Plot):
+        name, title = f"{PICTURES}/{table.name}", table.title
+        return replace(block, name=f"{name}-{run}" if run else name, title=titled(run, title))
+    return replace(block, caption=titled(run, block.caption)) if isinstance(block, Table) else block
 
 
 def late(table: Declared, page: Page) -> list[Block]:

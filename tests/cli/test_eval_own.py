@@ -55,6 +55,7 @@ def test_several_files_are_rows_of_a_table_that_fits_eighty_columns(run, coproce
     words = " ".join(outcome.out.split())
     assert f"16 questions of {own}, {long}, and 1 left out for lack of positions. Each " in words
     assert "another question's latents against the base: " in words
+    assert r"Read as '{question}', answers after '\n'." in words
 
 
 def test_columns_template_and_separator_are_as_said_or_as_the_run_learned(run, coprocessor_folder):
@@ -125,8 +126,8 @@ def test_options_that_do_not_go_with_it_are_one_sentence(
     [
         (PAIRS, ("--question", "q"), "no field 'q': it has question, answer; name one of these"),
         ([*PAIRS, ("x", 0.5)], (), "row 9: 'answer' must be text, got 0.5"),
-        ([*PAIRS, ("x", None)], (), "row 9 has an empty 'answer': fill it, or leave the row out"),
-        ([("a", "b")], (), "holds one question, and another one's latents are compared with"),
+        ([*PAIRS, ("x", None)], (), "row 9 has no 'answer': fill it, or leave the row out"),
+        ([("a", "b")], (), "holds one question: give at least 2, since latents are compared"),
         ([("a" * 70, "b"), ("c", "d")], (), "64 positions, and 1 of 2 questions of 'test.jsonl'"),
         ([("", "")], (), "'test.jsonl' holds no text"),
     ],

@@ -107,11 +107,11 @@ def test_only_pairs_that_fit_are_kept_and_none_is_refused(llama, source):
     ("rows", "told"),
     [
         ([{"q": "x", "b": "y"}], r"no field 'a': it has q, b"),
-        ([{"q": "x", "a": "y"}, {"q": "z", "a": ""}], r"pairs.jsonl' row 2 has an empty 'a'"),
-        ([{"q": "x", "a": "y"}, {"q": None, "a": "z"}], r"pairs.jsonl' row 2 has an empty 'q'"),
+        ([{"q": "x", "a": "y"}, {"q": "z", "a": ""}], r"pairs.jsonl' row 2 has no 'a'"),
+        ([{"q": "x", "a": "y"}, {"q": None, "a": "z"}], r"pairs.jsonl' row 2 has no 'q'"),
         (
             [{"q": "x", "a": "y"}, {"q": "", "a": "z"}, {"q": "v", "a": ""}],
-            r"row 2 has an empty 'q'",
+            r"row 2 has no 'q'",
         ),
         ([{"q": "x", "a": 0.5}], r"row 1: 'a' must be text, got 0.5"),
         ([{"q": "x", "a": True}], r"row 1: 'a' must be text, got True"),

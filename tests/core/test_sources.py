@@ -195,3 +195,17 @@ def test_only_what_is_named_like_a_dataset_is_asked_of_the_hub(tmp_path, monkeyp
     for name in ("gone", "data/gone.txt", "data/rows.jsonl", "./a/b", "a/b/c", "/a/b", "../a"):
         with pytest.raises(TextError, match="no texts at"):
             documents(name)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"text": "a"}\n{"text": "\xe9"}\n', "as json: it is not UTF-8$"),
+        (b"\n\n\n", "holds no text: no line has anything"),
+    ],
+)
+def test_rows_that_are_not_utf_8_and_empty_lines_alone_are_refused(tmp_path, content, said):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(TextError, match=rf"rows\.jsonl' {said}"):
+        documents(str(path))

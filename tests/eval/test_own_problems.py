@@ -122,7 +122,7 @@ def test_one_question_and_chains_of_thought_are_refused(tmp_path, llama, trained
     one = OwnProblems(
         sources=(written(tmp_path / "one.jsonl", rows([("x", "y"), ("", "")])),), form=FORM
     )
-    with pytest.raises(TextError, match=r"one.jsonl' holds one question, and another one's"):
+    with pytest.raises(TextError, match=r"one.jsonl' holds one question: give at least 2"):
         one.problems()
     two = replace(one, sources=(written(tmp_path / "two.jsonl", rows([("x", "y"), ("z", "v")])),))
     with pytest.raises(TextError, match=r"cue is chosen on problems that are not asked, and of 2"):

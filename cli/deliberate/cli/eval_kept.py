@@ -186,6 +186,8 @@ class Kept:
         before: Sequence[Any] = (),
     ) -> Any:
         """Measure and keep, with what was measured of the runs before."""
+        if task in self._results.tasks and not before:
+            note(f"{task}: in place of what was measured before, with other settings")
         began = time.monotonic()
         found = measure()
         spent = time.monotonic() - began

@@ -135,6 +135,10 @@ def _show(result: dict[str, Any], run: str, base: str) -> None:
     whose = "file" if own else "family"
     intervals = f"Each {whose}'s and the total's 95 % interval from resampling problems."
     say(console, f"{harmless(said)}. {intervals}")
+    if own:
+        pairs = result["pairs"]
+        form = f"Read as {pairs['template']!r}, answers after {pairs['separator']!r}."
+        say(console, harmless(form))
     for name, chain in result.get("chains", {}).items():
         say(console, f"{words[name].capitalize()}: {_chain(chain)}.", style="dim italic")
     for name, heading in words.items():

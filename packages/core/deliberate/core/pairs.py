@@ -153,8 +153,7 @@ def read_pairs(
         if bool(question) != bool(answer):
             lacking = form.answer if question else form.question
             raise TextError(
-                f"{source.path!r} row {number} has an empty {lacking!r}: fill it, or leave the row "
-                "out"
+                f"{source.path!r} row {number} has no {lacking!r}: fill it, or leave the row out"
             )
         if question:
             for name, column in wanted.items():

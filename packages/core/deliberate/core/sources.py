@@ -266,13 +266,20 @@ def _read(kind: str, files: Sequence[Path], streaming: bool) -> Any:
         OSError: there is no room for the copy.
     """
     try:
-        return loaded(kind, files, streaming=streaming)
+        rows = loaded(kind, files, streaming=streaming)
+        if not streaming:
+            rows.data.table.validate(full=True)  # JSON's bytes were taken for UTF-8 without a look
+        return rows
     except (DatasetGenerationError, OSError, ValueError) as error:  # the last where no Parquet is
         cause, odd = error.__cause__ or error, odd_file(kind, files)
         if odd is None and isinstance(cause, OSError):
             cause.filename = cause.filename or str(datasets_config.HF_DATASETS_CACHE)
             raise cause from error  # of the copy, where there may be no room for it
         reason, name = " ".join(str(cause).split()), str(odd or files[0].parent)
+        if odd is None and "corresponds to no data" in reason:
+            raise TextError(f"{str(files[0])!r} holds no text: no line has anything") from error
+        if "Invalid UTF8" in reason:
+            reason = "it is not UTF-8"
         raise TextError(
             f"cannot read {name!r} as {kind}: {reason}{way_out(odd, *files)}"
         ) from error

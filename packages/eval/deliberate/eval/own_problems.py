@@ -66,8 +66,8 @@ class OwnProblems:
         ]
         if len(found) < FEWEST:
             raise TextError(
-                f"{', '.join(map(repr, self.sources))} holds one question, and another one's "
-                "latents are compared with: give more"
+                f"{', '.join(map(repr, self.sources))} holds one question: give at least "
+                f"{FEWEST}, since latents are compared with those of another one"
             )
         return found
 
