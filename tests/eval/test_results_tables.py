@@ -152,7 +152,8 @@ def test_a_key_changes_with_all_that_a_run_depends_on(tmp_path):
     path.write_text(text.replace("pause-4: {", "pause-4: {train.clip: 2.0, "))
     other = load(path)
     keys = [{m: each.measured_key(m, BASE) for m in each.measures} for each in (first, other)]
-    assert {m for m in keys[0] if keys[0][m] != keys[1][m]} == {"controls", "controls-16"}
+    with_pause = {"controls", "controls-16", "controls-behind"}
+    assert {m for m in keys[0] if keys[0][m] != keys[1][m]} == with_pause
     path.write_text(text.replace("solve-8: {", "solve-8: {train.clip: 2.0, "))
     other = load(path)
     changed = {run for run in first.runs if first.key(run, BASE) != other.key(run, BASE)}
