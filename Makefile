@@ -78,7 +78,7 @@ nano: install
 	cp build/nano-16/config.json build/nano-16/model.safetensors $(NANO)/coprocessor-16
 	cp build/nano-soft/config.json build/nano-soft/model.safetensors $(NANO)/soft
 
-# A base of 14 M parameters on books and arithmetic, about 90 minutes on two cores, and its
+# A base of 14 M parameters on books and arithmetic, by estimate 90 minutes on two cores, and its
 # coprocessor; DATA is a folder with text/books/*.md, eval/gsm8k_icot and eval/svamp.
 DATA ?= data
 small: install

@@ -175,7 +175,7 @@ def _tokenizer(options: argparse.Namespace, texts: dict[str, Dataset]) -> PreTra
 
 def shape(tokenizer: PreTrainedTokenizerFast, *, layers: int, hidden: int) -> LlamaConfig:
     """The model's configuration; every two heads share their keys and values."""
-    heads = max(4, hidden // HEAD)
+    heads = max(4, hidden // HEAD // 2 * 2)
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden,
