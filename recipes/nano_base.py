@@ -45,9 +45,6 @@ HIDDEN = 96
 HEAD = 64
 """Numbers of a head, but for a model too small for four of them."""
 
-BATCH = 8
-"""Rows of 1,024 tokens in a step."""
-
 SHORT = 256
 """Tokens that see one another, but for the last steps: attention then costs half as much."""
 
@@ -89,7 +86,7 @@ def main() -> None:
     )
     said = {
         "mixture": options.mixture,
-        "tokens_read": options.steps * BATCH * POSITIONS,
+        "tokens_read": options.steps * options.batch * POSITIONS,
         "tokens_there": {part: rows.numel() for part, rows in corpus["train"].items()},
         "losses": losses(model, corpus, mixture),
         "percent_solved": solved(model, tokenizer),
@@ -108,7 +105,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder for the model")
     parser.add_argument("--work", type=Path, required=True, help="folder for rows and checkpoints")
     parser.add_argument("--mixture", type=_weights, default="stdlib=1,packages=3,problems=6")
-    parser.add_argument("--steps", type=int, default=2000, help="steps of 8 x 1,024 tokens")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=8, help="rows of 1,024 tokens in a step")
     parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument(
         "--source",
@@ -147,7 +145,7 @@ def prepared(options: argparse.Namespace) -> tuple[PreTrainedTokenizerFast, dict
     tokenizer = _tokenizer(options, texts)
     whole = sum(options.mixture.values())
     need = {
-        part: int(READ * options.steps * BATCH * POSITIONS * weight / whole)
+        part: int(READ * options.steps * options.batch * POSITIONS * weight / whole)
         for part, weight in options.mixture.items()
     }
     corpus = {
@@ -232,7 +230,9 @@ def train(
     since = time.perf_counter()
     for step in range(first, options.steps):
         long = step >= (1 - LONG_SHARE) * options.steps
-        rows = mixture.batch(step * BATCH, BATCH).view(-1, POSITIONS if long else SHORT)
+        rows = mixture.batch(step * options.batch, options.batch).view(
+            -1, POSITIONS if long else SHORT
+        )
         with torch.autocast("cpu", torch.bfloat16, enabled=faster):
             loss = loss_of(run, rows, asked=ASKED)
         loss.backward()

@@ -1,24 +1,12 @@
 """The recipe of `nano`'s base: its optimizer, its loss, and that a stopped run goes on."""
 
 import argparse
-import importlib
 import sys
-from pathlib import Path
 
+import nano_base as recipe
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-
-RECIPES = Path(__file__).parent.parent / "recipes"
-
-
-@pytest.fixture(scope="module")
-def recipe():
-    sys.path.insert(0, str(RECIPES))
-    try:
-        yield importlib.import_module("nano_base")
-    finally:
-        sys.path.remove(str(RECIPES))
 
 
 @pytest.fixture
@@ -37,7 +25,7 @@ def tiny():
     return lambda: LlamaForCausalLM(config)
 
 
-def test_tokens_of_questions_count_as_little_as_is_said(recipe, tiny):
+def test_tokens_of_questions_count_as_little_as_is_said(tiny):
     model = tiny()
     rows = torch.tensor([[1, ~2, ~3, 4, 5], [6, 7, ~8, ~9, 10]], dtype=torch.int32)
     token_ids = torch.where(rows < 0, ~rows, rows).long()
@@ -51,9 +39,8 @@ def test_tokens_of_questions_count_as_little_as_is_said(recipe, tiny):
     assert recipe.loss_of(model, rows, asked=0.1).item() == pytest.approx(total.item() / 4.4)
 
 
-def test_a_stopped_run_goes_on_to_the_same_weights(recipe, tiny, tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_to_the_same_weights(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "KEEP_EVERY", 2)
-    monkeypatch.setattr(recipe, "BATCH", 2)
     monkeypatch.setattr(recipe, "POSITIONS", 32)
     monkeypatch.setattr(recipe, "SHORT", 16)
     rows = torch.randint(40, (30, 32), generator=torch.Generator().manual_seed(3)).int()
@@ -68,7 +55,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(recipe, tiny, tmp_path, monke
     found = []
     for name, stops in (("whole", [None]), ("parts", [3, 6, None])):
         options = argparse.Namespace(
-            work=tmp_path / name, steps=8, learning_rate=0.01, compile=False
+            work=tmp_path / name, steps=8, batch=2, learning_rate=0.01, compile=False
         )
         options.work.mkdir()
         for stop in stops:
@@ -85,14 +72,14 @@ def test_a_stopped_run_goes_on_to_the_same_weights(recipe, tiny, tmp_path, monke
     assert torch.equal(*found)
 
 
-def test_the_rate_rises_stays_and_falls_to_nothing(recipe):
+def test_the_rate_rises_stays_and_falls_to_nothing():
     rates = [recipe.rate_at(step, 1000) for step in range(1000)]
     assert rates[0] == pytest.approx(1 / recipe.WARMUP)
     assert rates[recipe.WARMUP] == rates[int(1000 * (1 - recipe.FALL))] == 1
     assert rates[-1] < 0.01
 
 
-def test_a_part_that_there_is_not_is_refused(recipe, monkeypatch, capsys):
+def test_a_part_that_there_is_not_is_refused(monkeypatch, capsys):
     needed = ["--output", "out", "--work", "work"]
     said = ["nano_base.py", *needed, "--mixture", "stdlib=1,books=2.5"]
     monkeypatch.setattr(sys, "argv", said)

@@ -1,25 +1,14 @@
 """The corpus of `nano`: what counts as a question there, and which rows come when."""
 
-import importlib.util
 from itertools import islice
-from pathlib import Path
 
+import nano_corpus as corpus
 import pytest
 import torch
 from datasets import Dataset
 
 from deliberate.core import problem_texts
 from deliberate.core.problems import CUE, FAMILIES, problems
-
-PATH = Path(__file__).parent.parent / "recipes" / "nano_corpus.py"
-
-
-@pytest.fixture(scope="module")
-def corpus():
-    spec = importlib.util.spec_from_file_location("nano_corpus", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +21,12 @@ def made():
     ]
 
 
-def rows_of(corpus, texts, tokenizer):
+def rows_of(texts, tokenizer):
     columns = {"name": list(texts), "text": list(texts.values())}
     return corpus.pack_asked(Dataset.from_dict(columns), tokenizer, most=10**9).flatten()
 
 
-def test_the_tokens_of_questions_and_no_others_are_marked(corpus, made, monkeypatch):
+def test_the_tokens_of_questions_and_no_others_are_marked(made, monkeypatch):
     monkeypatch.setattr(corpus, "POSITIONS", 1)  # so that no token is left over
     tokenizer = corpus.train_tokenizer([problem.worked for problem in made])
     start = tokenizer.bos_token_id
@@ -50,12 +39,12 @@ def test_the_tokens_of_questions_and_no_others_are_marked(corpus, made, monkeypa
             said = tokenizer(rest, add_special_tokens=False)["input_ids"]
             expected += [*(~token for token in asked), *said]
         text = "".join(getattr(problem, form) for problem in made)
-        assert rows_of(corpus, {name: text}, tokenizer).tolist() == expected
-    plain = rows_of(corpus, {"os.py": "a = 3\nSort 5 2:\n"}, tokenizer)
+        assert rows_of({name: text}, tokenizer).tolist() == expected
+    plain = rows_of({"os.py": "a = 3\nSort 5 2:\n"}, tokenizer)
     assert (plain >= 0).all()
 
 
-def test_digits_and_names_are_single_tokens(corpus, monkeypatch):
+def test_digits_and_names_are_single_tokens(monkeypatch):
     monkeypatch.setattr(problem_texts, "TEXTS", {"train": 600, "validation": 10})
     tokenizer = corpus.train_tokenizer(list(problem_texts.problem_texts("train").values()))
     for words in ("Ann", " Ann", " 7", "7", " 42", "1234"):
@@ -65,7 +54,7 @@ def test_digits_and_names_are_single_tokens(corpus, monkeypatch):
         assert tokenizer.decode(tokens) == words
 
 
-def test_rows_come_by_their_weights_and_each_once_an_epoch(corpus):
+def test_rows_come_by_their_weights_and_each_once_an_epoch():
     rows = {
         "a": torch.arange(40, dtype=torch.int32)[:, None],
         "b": torch.arange(100, 130, dtype=torch.int32)[:, None],
@@ -78,7 +67,7 @@ def test_rows_come_by_their_weights_and_each_once_an_epoch(corpus):
     assert torch.equal(mixture.batch(300, 50).flatten(), drawn[300:350])
 
 
-def test_packages_files_are_on_one_side_each(corpus, monkeypatch):
+def test_packages_files_are_on_one_side_each(monkeypatch):
     names = [f"site-packages/{number}.py" for number in range(400)] + ["os.py"]
     texts = Dataset.from_dict({"name": names, "text": names})
     monkeypatch.setattr(corpus, "documents", lambda source: texts)
@@ -90,7 +79,7 @@ def test_packages_files_are_on_one_side_each(corpus, monkeypatch):
     assert 5 < len(held) < 40
 
 
-def test_a_part_of_ones_own_has_its_last_texts_held_out(corpus, tmp_path):
+def test_a_part_of_ones_own_has_its_last_texts_held_out(tmp_path):
     path = tmp_path / "own.jsonl"
     path.write_text("".join(f'{{"text": "text {number}"}}\n' for number in range(40)))
     kept, held_out = (
@@ -101,7 +90,7 @@ def test_a_part_of_ones_own_has_its_last_texts_held_out(corpus, tmp_path):
     assert kept["name"][0] == "own/0"
 
 
-def test_a_tokenizer_is_trained_on_a_sample_of_ones_own_texts(corpus, monkeypatch):
+def test_a_tokenizer_is_trained_on_a_sample_of_ones_own_texts(monkeypatch):
     monkeypatch.setattr(corpus, "SAMPLED_CHARACTERS", 10)
     texts = Dataset.from_dict({"text": ["abcd"] * 9})
     assert corpus.sample_of("own", texts) == ["abcd"] * 3

@@ -1,21 +1,10 @@
 """What `small` reads: books in pieces, and questions with numbers where their places are."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import pytest
-
-PATH = Path(__file__).parent.parent / "recipes" / "small_texts.py"
-
-
-@pytest.fixture(scope="module")
-def recipe():
-    spec = importlib.util.spec_from_file_location("small_texts", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+import small_texts
 
 
 @pytest.fixture
@@ -45,11 +34,11 @@ def read(path):
 
 
 def test_books_and_arithmetic_are_texts_and_no_asked_question_is_among_them(
-    recipe, data, tmp_path, monkeypatch
+    data, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(recipe, "PIECE", 100)
+    monkeypatch.setattr(small_texts, "PIECE", 100)
     monkeypatch.setattr(sys, "argv", ["small_texts.py", str(data), str(tmp_path / "out")])
-    recipe.main()
+    small_texts.main()
     out = tmp_path / "out"
     books = [row["text"] for row in read(out / "books.jsonl")]
     assert [text[:2] for text in books if text.startswith("a")] == ["a0", "a2", "a4", "a6", "a8"]

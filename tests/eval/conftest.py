@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from experiments import Experiments, load
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from deliberate.core.base import Base
@@ -37,6 +38,12 @@ def eval_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("there are no files of benchmarks beside the repository")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def experiments() -> Experiments:
+    """What `make results` declares."""
+    return load()
 
 
 @pytest.fixture

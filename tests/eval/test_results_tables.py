@@ -1,18 +1,21 @@
 """The tables of `docs/results.md`: what is declared can be run, and the page says what was kept."""
 
 import argparse
-import importlib
 import json
 import re
 import shlex
-import sys
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from shutil import copytree, ignore_patterns, rmtree
+from shutil import copytree, ignore_patterns
 
+import bigger_base
+import claims
 import pytest
 import typer
+from experiments import load
+from measured import Measured
+from results_page import write_page
 
 from deliberate.cli.main import app
 from deliberate.core import load_base, load_coprocessor
@@ -36,30 +39,12 @@ TRAINING = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def scripts():
-    sys.path.insert(0, str(TABLES))
-    yield
-    sys.path.remove(str(TABLES))
-
-
-def script(name: str):
-    return importlib.import_module(name)
-
-
-@pytest.fixture(scope="module")
-def experiments(scripts):
-    return script("experiments").load()
-
-
 @pytest.fixture
 def keep(experiments, tmp_path):
     """Keep results of a run as if they had been measured."""
 
     def kept(run, results, *, base=BASE, training=TRAINING):
-        measured = script("measured").Measured(
-            name=run, key=experiments.key(run, base), training=dict(training)
-        )
+        measured = Measured(name=run, key=experiments.key(run, base), training=dict(training))
         for measure, result in results.items():
             measured.measures[measure] = {
                 "key": experiments.measured_key(measure, base),
@@ -77,7 +62,7 @@ def page(experiments, tmp_path):
     """The page's sections by heading."""
 
     def written():
-        path = script("results_page").write_page(experiments, BASE, tmp_path)
+        path = write_page(experiments, BASE, tmp_path)
         lead, *parts = re.split(r"^## ", path.read_text(), flags=re.MULTILINE)
         return {"lead": lead, **dict(part.split("\n", 1) for part in parts)}
 
@@ -134,14 +119,13 @@ def test_what_is_named_and_not_there_is_refused(tmp_path):
     path = tmp_path / "experiments.yaml"
     path.write_text(text.replace("runs: [full-4, full-8,", "runs: [full-5, full-8,"))
     with pytest.raises(ValueError, match=r"run of table table1 must be one of .*, got 'full-5'"):
-        script("experiments").load(path)
+        load(path)
     path.write_text(text.replace("soft:@soft-4", "soft:@soft-61"))
     with pytest.raises(ValueError, match=r"measure controls names must be .*, got 'soft-61'"):
-        script("experiments").load(path)
+        load(path)
 
 
 def test_a_key_changes_with_all_that_a_run_depends_on(tmp_path):
-    load = script("experiments").load
     first = load()
     text = (TABLES / "experiments.yaml").read_text()
     path = tmp_path / "experiments.yaml"
@@ -176,7 +160,7 @@ def test_a_key_changes_with_all_that_a_run_depends_on(tmp_path):
 def test_the_page_in_the_repository_is_of_what_is_kept_there(experiments, tmp_path):
     docs = TABLES.parents[1] / "docs"
     copytree(docs / "results", tmp_path / "results", ignore=ignore_patterns("*.png"))
-    made = script("results_page").write_page(experiments, load_base().fingerprint, tmp_path)
+    made = write_page(experiments, load_base().fingerprint, tmp_path)
     assert made.read_text() == (docs / "results.md").read_text()
     for picture in (tmp_path / "results").glob("*.png"):
         assert (docs / "results" / picture.name).exists()
@@ -264,121 +248,7 @@ def test_the_same_results_give_the_same_page(keep, page, made_results, tmp_path)
     assert pages[0] == pages[1]
 
 
-@pytest.fixture
-def maker(experiments, tmp_path, monkeypatch):
-    """A maker whose commands do nothing but leave what they would."""
-    running = script("running")
-    commands = []
-
-    def waited(command):
-        commands.append(command[1:])
-        if "train" in command:
-            folder = Path(command[command.index("--output-dir") + 1])
-            folder.mkdir()
-            (folder / "config.json").write_text("{}")
-        else:
-            Path(command[command.index("-o") + 1]).write_text('{"seen": NaN, "gate": 1}')
-        return 0
-
-    monkeypatch.setattr(running, "_waited", waited)
-    monkeypatch.setattr(running, "_training", lambda folder: {"steps": 1})
-    made = running.Maker(experiments, kept=tmp_path / "kept", work=tmp_path / "work")
-    return made, commands
-
-
-def trained_of(commands):
-    said = [
-        command[command.index("--output-dir") + 1] for command in commands if "train" in command
-    ]
-    return [Path(folder).name.rpartition("-")[0] for folder in said]
-
-
-def test_a_measure_trains_what_it_needs_first_and_nothing_twice(maker, experiments, tmp_path):
-    made, commands = maker
-    made.measure("full-4", "controls")
-    assert trained_of(commands) == ["soft-4", "pause-4", "full-4"]
-    assert f"soft:{made.place('soft-4')}" in commands[-1][-4]
-    kept = json.loads((tmp_path / "kept" / "full-4.json").read_text())
-    assert kept["measures"]["controls"]["result"] == {"seen": None}
-    commands.clear()
-    made.measure("full-4", "controls")
-    assert not commands
-    made.measure("full-4", "late")
-    assert [command[0] for command in commands] == ["eval"]
-
-
-def test_a_run_that_is_trained_again_is_measured_again(maker, tmp_path):
-    made, commands = maker
-    made.measure("full-4", "texts")
-    made.measure("soft-4", "texts")
-    rmtree(tmp_path / "work")  # as in a fresh clone
-    (tmp_path / "work").mkdir()
-    commands.clear()
-    made.measure("full-4", "controls")
-    assert trained_of(commands) == ["soft-4", "pause-4", "full-4"]
-    measured = [command[1] for command in commands if command[0] == "eval"]
-    assert measured == [made.place(run) for run in ("soft-4", "full-4", "full-4")]
-    assert made._read("full-4").measures.keys() == {"texts", "controls"}
-
-
-def test_an_adaptation_begins_from_the_run_that_it_names(maker):
-    made, commands = maker
-    made.measure("adapted", "task")
-    assert trained_of(commands) == ["full-4", "adapted"]
-    assert f"train.init={made.place('full-4')}" in commands[1]
-    rows = Path(made.place("pairs-train.jsonl")).read_text().splitlines()
-    assert len(rows) == 6000
-    assert json.loads(rows[0]).keys() == {"question", "answer"}
-
-
-def test_a_stopped_run_keeps_its_processor_time_and_a_failed_one_is_told(maker, monkeypatch):
-    made, _ = maker
-    running = script("running")
-    seconds = iter([0.0, 3.0, 10.0, 14.0])
-    monkeypatch.setattr(running, "_children_seconds", lambda: next(seconds))
-    whole = running._waited
-
-    def stopped(command):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(running, "_waited", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        made._train("full-4")
-    monkeypatch.setattr(running, "_waited", whole)
-    made._train("full-4")
-    assert made._read("full-4").training["cpu_seconds"] == 7.0
-    monkeypatch.setattr(running, "_waited", lambda command: 1)
-    monkeypatch.setattr(running, "_children_seconds", lambda: 0.0)
-    with pytest.raises(running.Failed, match=r"deliberate train .* ended with 1"):
-        made._train("full-8")
-
-
-def test_what_fails_is_told_and_the_rest_is_made(experiments, tmp_path, monkeypatch, capsys):
-    running, make_results = script("running"), script("make_results")
-    asked = []
-
-    def measure(maker, run, name):
-        asked.append(run)
-        if run == "full-8":
-            raise running.Failed("it ended with 1")
-
-    monkeypatch.setattr(running.Maker, "measure", measure)
-    code = make_results.make(
-        experiments, ["table1", "hidden"], output=tmp_path / "docs", work=tmp_path / "work"
-    )
-    assert code == 1
-    assert set(asked) == {"full-4", "full-8", "full-16", "full-32", "hidden-4"}
-    said = capsys.readouterr().err
-    assert "table1: not complete" in said
-    assert "hidden: done" in said
-    assert "failed: table1, full-8: it ended with 1" in said
-    assert (tmp_path / "docs" / "results.md").exists()
-    with pytest.raises(ValueError, match="no table 'table2': known are table1, reasoning"):
-        make_results.chosen(experiments, "table1, table2")
-
-
 def test_a_bigger_base_is_measured_at_the_very_anchors_of_the_others(tmp_path, llama):
-    bigger_base = script("bigger_base")
     path = tmp_path / "text.txt"
     path.write_text(Path(__file__).read_text())
     base = load_base()
@@ -399,7 +269,6 @@ def test_a_bigger_base_is_measured_at_the_very_anchors_of_the_others(tmp_path, l
 
 
 def test_a_claim_holds_at_the_tokens_whose_interval_excludes_zero():
-    claims = script("claims")
     below, around, above = ({"value": v, "low": v - 1, "high": v + 1} for v in (-3.0, 0.5, 3.0))
     found = {"1": below, "2": below, "4": around, "8": above}
     assert claims._where(found, ["1", "2"]) == "yes, at tokens 1, 2"
