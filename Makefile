@@ -84,7 +84,7 @@ DATA ?= data
 small: install
 	$(BIN)/python recipes/small_texts.py $(DATA) build/small/texts
 	$(BIN)/python recipes/nano_base.py --output build/small/base --work build/small/work \
-		--hidden 384 --layers 6 --vocabulary 8192 --learning-rate 2e-3 --steps 2500 \
+		--hidden 352 --layers 6 --vocabulary 4096 --learning-rate 2e-3 --steps 1100 --batch 4 \
 		--source books=build/small/texts/books.jsonl \
 		--source arithmetic=build/small/texts/arithmetic.jsonl \
 		--mixture books=7,arithmetic=2,problems=1

@@ -150,7 +150,7 @@ def test_a_file_without_columns_is_refused(refused, coprocessor_folder):
 def test_a_family_is_never_a_file_and_a_single_word_is_one_if_it_is_there(offline):
     for name in ("words", "mine"):
         Path(name).mkdir()
-    assert own_named("words,all, mine ,./words,owner/name,mine,other") == (
+    assert own_named("words,all, mine ,./words,owner/name,mine,./mine,other") == (
         "mine", "./words", "owner/name"
     )  # fmt: skip
     assert own_named(None) == ()

@@ -20,9 +20,16 @@ def own_named(named: str | None) -> tuple[str, ...]:
 
     Args:
         named: As it was typed, if it was.
+
+    Returns:
+        Each place once, however often and in whatever spelling it is named.
     """
     each = [] if named is None else [one.strip() for one in named.split(",")]
-    return tuple(dict.fromkeys(one for one in each if one and _is_own(one)))
+    places: dict[Path, str] = {}
+    for one in each:
+        if one and _is_own(one):
+            places.setdefault(Path(one).resolve(), one)
+    return tuple(places.values())
 
 
 def check_problems(named: str) -> None:
