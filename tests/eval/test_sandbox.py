@@ -13,8 +13,17 @@ def test_a_program_passes_if_it_ends_without_an_error():
     assert passes("assert 1 + 1 == 2\nprint('é')\nimport math, re, collections, heapq")
     assert not passes("assert 1 + 1 == 3")
     assert not passes("def f(:")
-    assert not passes("import sys; sys.exit(1)")
+    assert passes("from __future__ import annotations\nimport dataclasses\n"
+                  "@dataclasses.dataclass\nclass A: x: int")  # fmt: skip
     assert passes("a = '\udc80'")  # half a character, as a model may write: not our error
+
+
+def test_a_program_that_exits_before_its_tests_does_not_pass():
+    for way in ("sys.exit(1)", "sys.exit(0)", "sys.exit()", "raise SystemExit", "os._exit(0)"):
+        assert not passes(f"import os, sys\n{way}\nassert 1 == 2"), way
+    main = "def add(a, b): return a - b\nif __name__ == '__main__': raise SystemExit(0)"
+    assert pass_at_1(["assert add(1, 2) == 3"], [[main]]) == 0.0
+    assert pass_at_1(["assert add(1, 2) == 3"], [[main.replace("-", "+")]]) == 1.0
 
 
 def test_a_program_that_does_not_end_is_ended():

@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import sys
+from types import ModuleType
 
 LIMITS = {
     resource.RLIMIT_CPU: 5,  # seconds
@@ -24,7 +25,7 @@ LIMITS = {
 DESTRUCTIVE = {
     os: (
         "remove removedirs rename renames replace rmdir unlink truncate ftruncate kill killpg "
-        "chmod chown lchown fork forkpty system putenv chroot link symlink"
+        "_exit chmod chown lchown fork forkpty system putenv chroot link symlink"
     ),
     shutil: "rmtree move chown",
     builtins: "exit quit",
@@ -44,7 +45,21 @@ def confine() -> None:
                 delattr(module, name)
 
 
+def run(program: str) -> None:
+    """Run a program to its last line, as a module that is imported: its tests stand at the end.
+
+    Raises:
+        SystemExit: it ended before; with a failure, whatever it said itself.
+    """
+    module = ModuleType("generated")  # not the main one, which often ends by an exit
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(program, "<generated>", "exec"), vars(module))  # it is what we run
+    except SystemExit as early:
+        raise SystemExit(1) from early
+
+
 if __name__ == "__main__":
-    program = sys.stdin.read()
+    text = sys.stdin.read()
     confine()
-    exec(compile(program, "<generated>", "exec"), {"__name__": "__main__"})  # it is what we run
+    run(text)
