@@ -148,13 +148,17 @@ def test_an_interrupted_run_goes_on_after_its_last_whole_set(bench, monkeypatch)
 def test_results_are_not_written_over_unless_asked(bench, refused, coprocessor_folder, data):
     assert bench("piqa", "-o", "out").code == 0
     again = ("eval", coprocessor_folder, "--bench", "nq_open", "--bench-data", data, "-o", "out")
-    assert "'out' holds results: go on with --resume, add --force" in refused(*again)
+    assert "'out' holds bench.json: go on with --resume, add --force" in refused(*again)
     told = refused(*again, "--resume", "--bench-limit", "2")
     assert "holds results with limit None and this run has 2" in told
     assert bench("nq_open", "-o", "out", "--force").code == 0
     assert not Path("out", "piqa.jsonl").exists()
     Path("out", "bench.json").write_text("{")
     assert "cannot read 'out/bench.json'" in refused(*again, "--resume")
+    Path("own").mkdir()
+    Path("own", "piqa.jsonl").write_text("mine")
+    assert "'own' holds piqa.jsonl: go on with" in refused(*again[:-1], "own")
+    assert Path("own", "piqa.jsonl").read_text() == "mine"
     Path("file").write_text("")
     assert "'file' is a file" in refused(*again[:-1], "file")
 

@@ -74,7 +74,7 @@ THERE = {
     "-o folder.json --force": "'folder.json' is a folder",
     "-o report": "'report' holds a report: go on with --resume",
     "-o mine": "'mine/report.md' is of no report",
-    "--bench piqa -o report": "'report' holds results: go on with --resume",
+    "--bench piqa -o report": "'report' holds results.json: go on with --resume",
     "nowhere": "no coprocessor at 'nowhere': it is neither a folder nor a Hub id like 'user/repo'",
     "a/b/c": "no coprocessor at 'a/b/c': it is neither a folder nor a Hub id",
     "taken.txt": "'taken.txt' is a file and not a coprocessor's folder: name the folder",

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 BATCH = 8
 
 
+WRITTEN = (BENCH_FILE, REPORT_FILE, *(f"{name}.jsonl" for name in BENCHMARKS))
+"""Files of a folder of results."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What was said of benchmarks on the command line."""
@@ -93,7 +97,7 @@ def run_bench(
             _tell_of_network()
         base = load()
         trained = load_coprocessor(run, base)
-        if folder is not None and not asked.resume:
+        if folder is not None and force:
             _begin_anew(folder)
         kept = _report(folder, base, trained, run, command_line(typed), asked.resume)
         began, done, unkept = time.monotonic(), [], None
@@ -172,18 +176,18 @@ def _folder(run: str, output: Path | None, resume: bool, force: bool) -> Path | 
         )
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{str(folder)!r} is a file: name a folder with -o")
-    there = [name for name in (BENCH_FILE, REPORT_FILE) if (folder / name).exists()]
+    there = [name for name in WRITTEN if (folder / name).exists()]
     if there and not resume and not force:
         raise FileExistsError(
-            f"{str(folder)!r} holds results: go on with --resume, add --force, or name another "
-            "folder with -o"
+            f"{str(folder)!r} holds {there[0]}: go on with --resume, add --force to replace it, or "
+            "name another folder with -o"
         )
     return folder
 
 
 def _begin_anew(folder: Path) -> None:
     """Remove the results that are to be made again, once it is known that they can be."""
-    for name in (BENCH_FILE, REPORT_FILE, *(f"{name}.jsonl" for name in BENCHMARKS)):
+    for name in WRITTEN:
         (folder / name).unlink(missing_ok=True)
 
 
