@@ -59,6 +59,9 @@ def test_the_dtype_is_the_one_that_a_run_would_settle_on(capsys, monkeypatch):
     ("arguments", "code", "told"),
     [
         (["--memory", "lots"], 2, "a size such as 80GB, got 'lots'"),
+        (["--memory", "9" * 400], 2, "a size such as 80GB, got '999"),
+        (["--rate", "0"], 2, "--rate must be a number above 0, such as 3e14, got 0.0"),
+        (["--rate", "nan"], 2, "--rate must be a number above 0, such as 3e14, got nan"),
         (["--gpus", "0"], 2, "--gpus"),
         (["--set", "train.shard=full"], 1, "for a dry run --gpus N"),
         (["--set", "train.shard=half"], 2, "train.shard must be none or full, got 'half'"),
@@ -69,6 +72,14 @@ def test_the_dtype_is_the_one_that_a_run_would_settle_on(capsys, monkeypatch):
 def test_what_cannot_be_is_refused(capsys, arguments, code, told):
     assert main(["train", "--dry-run", *arguments]) == code
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "value"), [("gpus", "2"), ("rate", "1e14"), ("memory", "80GB")])
+def test_what_is_for_a_dry_run_is_not_passed_over_in_a_real_one(capsys, tmp_path, name, value):
+    folder = tmp_path / "run"
+    assert main(["train", f"--{name}", value, "--output-dir", str(folder)]) == 2
+    assert f"--{name} is for --dry-run: leave it out, or" in capsys.readouterr().err
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(

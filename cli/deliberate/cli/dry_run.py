@@ -1,5 +1,6 @@
 """What `deliberate train --dry-run` shows: what a run would take."""
 
+import math
 import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,10 @@ def bytes_of(text: str) -> int:
         typer.BadParameter: it is no size.
     """
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)b?", text.strip().lower())
-    if match is None:
-        raise typer.BadParameter(f"must be a size such as 80GB, got {text!r}")
-    return int(float(match[1]) * _UNITS[match[2]])
+    size = float(match[1]) * _UNITS[match[2]] if match else math.inf
+    if math.isinf(size):
+        raise typer.BadParameter(f"must be a size such as 80GB, got {text!r:.100}")
+    return int(size)
 
 
 def show_plan(
@@ -48,12 +50,14 @@ def show_plan(
         as_json: Print one JSON object.
 
     Raises:
-        typer.BadParameter: `memory` is no size.
+        typer.BadParameter: `memory` is no size, or `rate` is no rate.
         DeliberateError: the run cannot fit, or its base is not known here.
     """
     from deliberate.train.plan import check_memory, plan
     from deliberate.train.precision import faster_here, memory_of, rate_of
 
+    if rate is not None and not 0 < rate < math.inf:
+        raise typer.BadParameter(f"--rate must be a number above 0, such as 3e14, got {rate}")
     limit = memory_of(device) if memory is None else bytes_of(memory)
     recipe = faster_here(recipe, device)
     found = plan(recipe, devices=gpus)

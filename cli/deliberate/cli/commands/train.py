@@ -68,8 +68,9 @@ def train(
         bool, typer.Option("--dry-run", help="Only show what the run would take.")
     ] = False,
     gpus: Annotated[
-        int, typer.Option(min=1, help="For --dry-run: devices that share each batch.")
-    ] = 1,
+        int | None,
+        typer.Option(min=1, help="For --dry-run: devices that share each batch.", show_default="1"),
+    ] = None,
     rate: Annotated[
         float | None,
         typer.Option(
@@ -98,6 +99,8 @@ def train(
     from deliberate.train import train as run
 
     try:
+        if not dry_run:
+            _check_real(gpus=gpus, rate=rate, memory=memory)
         where = chosen_device(device)
         if resume and output_dir and recipe is None:
             recipe = _own_recipe(output_dir)
@@ -108,7 +111,7 @@ def train(
             raise
         raise typer.Exit(1) from error
     if dry_run:
-        show_plan(chosen, gpus=gpus, rate=rate, memory=memory, device=where, as_json=as_json)
+        show_plan(chosen, gpus=gpus or 1, rate=rate, memory=memory, device=where, as_json=as_json)
         return
     folder = output_dir or _default_folder(chosen)
     trackers = list(dict.fromkeys(name.value for name in tracker or []))
@@ -126,6 +129,17 @@ def train(
         raise typer.Exit(1) from error
     if is_first():
         _tell(folder, trackers, as_json=as_json)
+
+
+def _check_real(**options: object) -> None:
+    """See that no option is given that only a dry run has a use for.
+
+    Raises:
+        typer.BadParameter: one is.
+    """
+    for name, value in options.items():
+        if value is not None:
+            raise typer.BadParameter(f"--{name} is for --dry-run: leave it out, or add --dry-run")
 
 
 def _tell(folder: Path, trackers: list[str], *, as_json: bool) -> None:
