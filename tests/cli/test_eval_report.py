@@ -89,6 +89,17 @@ def test_a_suite_in_one_file_has_all_its_tasks(run, coprocessor_folder, held_out
     assert json.loads(Path("all.json").read_text()).keys() == {"perplexity", "problems", "cost"}
 
 
+def test_a_suite_gives_way_to_every_token_which_has_its_own_anchors(
+    run, coprocessor_folder, held_out
+):
+    outcome = run(
+        "eval", coprocessor_folder, "--suite", "quick", "--data", held_out, "--every-token",
+        "--texts", "2", "--length", "32", "--ahead", "4", "--steps", "1", *SHORT,
+        "--problems", "symbols", "--count", "2", "--against", "none", "-o", "all.json",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+
+
 def test_a_suite_measures_all_three_into_the_runs_own_folder(run, coprocessor_folder, held_out):
     outcome = run(
         "eval", coprocessor_folder, "--suite", "quick", "--data", held_out, *SMALL, *SHORT,

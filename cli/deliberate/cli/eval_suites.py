@@ -38,4 +38,6 @@ def settled(context: typer.Context, suite: Suite | None) -> dict[str, Any]:
     """
     own = {} if suite is None else VALUES[suite]
     values = {name: value for name, value in own.items() if not given(context, name)}
+    if context.params["every_token"]:  # its anchors are all there are
+        values.pop("anchors", None)
     return {**context.params, **values}
