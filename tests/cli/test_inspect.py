@@ -90,6 +90,16 @@ def test_a_coprocessor_is_described(run, coprocessor_folder, llama_folder):
     assert "coprocessor.latents" in run("inspect", coprocessor_folder).out
 
 
+def test_what_a_stranger_called_a_value_does_not_reach_the_terminal_raw(run, coprocessor_folder):
+    path = coprocessor_folder / "config.json"
+    config = json.loads(path.read_text())
+    config["recipe"] = {"\x1b[31mred\x1b[2J": 1}
+    path.write_text(json.dumps(config))
+    shown = run("inspect", coprocessor_folder).out
+    assert "recipe.\\x1b[31mred\\x1b[2J" in shown
+    assert "\x1b" not in shown
+
+
 def test_a_coprocessor_that_holds_nan_is_found_by_verify(run, refused, coprocessor_folder):
     weights = load_file(coprocessor_folder / "model.safetensors")
     weights["soft_tokens"][0, 0] = torch.nan

@@ -181,7 +181,7 @@ def _show(contents: dict[str, Any]) -> None:
         flat |= (
             {name: value} if nested is None else {f"{name}.{key}": v for key, v in nested.items()}
         )
-    shown = {name: value for name, value in flat.items() if value is not None and value != ""}
+    shown = {harmless(name): each for name, each in flat.items() if each is not None and each != ""}
     width = max(map(len, shown))
     for name, value in shown.items():
         typer.echo(f"{name:{width}}  {_plain(value)}")
