@@ -7,6 +7,7 @@ import torch
 
 from deliberate.core.ahead_loss import ahead_losses
 from deliberate.core.augment import augment, prefill
+from deliberate.core.batch import Batch
 from deliberate.core.cache import stack
 from deliberate.core.generate import Sampling, generate
 from deliberate.serve.engine import Latents, Request
@@ -180,3 +181,31 @@ def test_several_rows_take_up_latents_at_once(llama, make, engine, late):
         alone = late(running, x, z, after=2, positions="after").wait()
         assert ids == alone.generation().token_ids
         assert one.late_after == [2]
+
+
+@pytest.mark.parametrize(("fails", "others"), [("part", "length"), ("leave", "failed")])
+def test_where_taking_an_answer_apart_fails_every_answer_still_ends(
+    llama, make, engine, ask, asked, monkeypatch, fails, others
+):
+    monkeypatch.setattr(llama.model.generation_config, "eos_token_id", -1)
+    z = thought(llama, make, text(7, 9), positions="over").latents
+    works, calls, ones = getattr(Batch, fails), [], [asked() for _ in range(3)]
+
+    def second_fails(batch, row):
+        calls.append(row)
+        if len(calls) == 2:
+            raise RuntimeError("out of memory")
+        return works(batch, row)
+
+    def poll():  # ready for two answers between the same two tokens
+        together = all(len(one.tokens) > 1 for one in ones)
+        return Latents(latents=z, positions="over") if together else None
+
+    monkeypatch.setattr(Batch, fails, second_fails)
+    running, sampling = engine(llama), Sampling(max_tokens=30)
+    for seed, (one, late) in enumerate(zip(ones, (poll, poll, None), strict=True)):
+        ask(running, Request(token_ids=text(seed, 9), sampling=sampling, late=late), asked=one)
+    assert [one.wait().finish for one in ones] == ["length", others, others]
+    assert [len(one.late_after) for one in ones] == [1, 0, 0]
+    monkeypatch.undo()
+    assert ask(running, Request(token_ids=text(4, 5), sampling=sampling)).wait().finish

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from deliberate.core.augment import prefill
+from deliberate.core.batch import Batch
 from deliberate.core.errors import TextError
 from deliberate.core.generate import Sampling, generate
 from deliberate.serve.engine import ClosedError, Engine, Request
@@ -139,6 +140,19 @@ def test_a_failed_forward_fails_its_requests_and_no_later_ones(
     failing.clear()
     assert ask(running, request(3, 6, 4)).wait().finish == "length"
     settle(running)
+
+
+def test_an_answer_that_cannot_be_let_go_of_leaves_an_engine_that_answers(
+    endless, engine, ask, monkeypatch, caplog
+):
+    running = engine(endless)
+    with monkeypatch.context() as patch:
+        patch.setattr(Batch, "leave", lambda *_: 1 / 0)
+        first = ask(running, request(tokens=50), lambda _: time.sleep(0.01))
+        second = ask(running, request(1, tokens=50), lambda _: first.ticket.cancel())
+        assert [first.wait().finish, second.wait().finish] == ["failed", "failed"]
+    assert ask(running, request(2, tokens=3)).wait().finish == "length"
+    assert "letting go of answers failed" in caplog.text
 
 
 def test_a_reading_that_fails_raises_for_whoever_waits(endless, engine, monkeypatch, caplog):

@@ -273,7 +273,11 @@ class Engine:
     def _drop(self, unwanted: Callable[[Row | _Reading], bool]) -> None:
         """Cancel what is not wanted any more, wherever it is."""
         gone: list[Row | _Reading] = [row for row in self._rows.rows if unwanted(row)]
-        self._rows.drop(unwanted)
+        try:
+            self._rows.drop(unwanted)
+        except Exception as error:
+            logger.exception("letting go of answers failed: %d end", len(self._rows.rows))
+            self._rows.fail(error)
         with self._changed:
             for queue in (self._prompts, self._waiting):
                 held = list(queue)

@@ -76,7 +76,8 @@ class Rows:
         """Decode one token for each row, and tell of it."""
         for late in self._take_up([row for row in self.rows if not row.count]):
             self.join(*late)
-        assert self._tips is not None
+        if self._tips is None:  # they all failed on the way
+            return
         with self._lock:
             logits = self._base.logits(self._tips)
         tokens = self._choosing(logits, self.rows)
@@ -109,18 +110,31 @@ class Rows:
         ready = [(row, latents) for row in rows if (latents := row.latents()) is not None]
         apart = []
         for row, latents in ready:
-            index = self.rows.index(row)
-            assert self._batch is not None
-            assert self._tips is not None
-            batch = self._batch if len(self.rows) == 1 else self._batch.part(index)
-            tip = self._tips[index]
-            self._leave(index)
+            try:
+                batch, tip = self._part(row)
+            except Exception:  # memory, for one; nothing was moved
+                logger.exception("taking up late latents failed: the answer goes on without them")
+                continue
+            try:
+                self._leave(self.rows.index(row))
+            except Exception as error:  # the batch may be half moved
+                logger.exception("letting go of an answer failed: %d end", len(self.rows))
+                self.fail(error)
+                break  # those that are apart have batches of their own, and go on
             try:
                 apart.append((row, batch, self._read_late(row, batch, latents)))
             except Exception:
                 logger.exception("reading late latents failed: the answer goes on without them")
                 self.join(row, batch, tip)
         return apart
+
+    def _part(self, row: Row) -> tuple[Batch, Tensor]:
+        """A batch of a row's own, and its last hidden state."""
+        assert self._batch is not None
+        assert self._tips is not None
+        index = self.rows.index(row)
+        batch = self._batch if len(self.rows) == 1 else self._batch.part(index)
+        return batch, self._tips[index]
 
     def _read_late(self, row: Row, batch: Batch, latents: Latents) -> Tensor:
         """Let the base read latents, then the token that is known and not read, if there is one."""
