@@ -9,6 +9,7 @@ from deliberate.core.augment import augment, extend, prefill
 from deliberate.core.cache import Cache
 from deliberate.core.generate import Sampling, generate
 from deliberate.serve.engine import Request
+from deliberate.serve.token_texts import added
 
 
 @pytest.fixture
@@ -144,7 +145,8 @@ def test_log_probabilities_are_those_of_one_straight_forward(base, engine, ask):
         values, ids = logprobs[at].topk(3)
         assert [entry[0] for entry in token.top] == ids.tolist()
         assert [entry[2] for entry in token.top] == pytest.approx(values.tolist(), abs=1e-4)
-        assert [entry[1] for entry in token.top] == [base.tokenizer.decode([i]) for i in ids]
+        before = one.generation().token_ids[:at]
+        assert [entry[1] for entry in token.top] == added(base, before, ids.tolist())
     assert [token.logprob for token in quiet.wait().tokens] == [None] * len(quiet.tokens)
     assert quiet.generation().token_ids == y.tolist()
 

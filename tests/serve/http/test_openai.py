@@ -1,16 +1,20 @@
 """OpenAI's own client is content with what it gets."""
 
+import dataclasses
 import math
 
 import openai
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
-from deliberate.core import Sampling, generate, prefill, tokenize
+from deliberate.core import Sampling, generate, load_base, prefill, tokenize
 from deliberate.serve.completions import CompletionForm
 from deliberate.serve.decoding import Row
 from deliberate.serve.engine import Token
 from deliberate.serve.outcome import Outcome, Start
+from deliberate.serve.token_texts import added
 
 PROMPT = "words to go on from"
 NEVER = {"deliberate": "never"}
@@ -98,10 +102,10 @@ class TestCompletions:
         chances = base.model(ids[None]).logits[0].log_softmax(-1)[len(PROMPT) - 1 : -1]
         for at, token in enumerate(expected.token_ids):
             assert told.token_logprobs[at] == pytest.approx(chances[at, token].item(), abs=1e-4)
-            assert told.tokens[at] == base.tokenizer.decode([token])
             assert max(told.top_logprobs[at].values()) == pytest.approx(
                 chances[at].max().item(), abs=1e-4
             )
+        assert "".join(told.tokens) == expected.text
         assert [len(top) for top in told.top_logprobs] == [3] * 4
         assert told.text_offset == [0, *torch.tensor([len(t) for t in told.tokens]).cumsum(0)[:-1]]
         pieces = [
@@ -173,6 +177,39 @@ class TestChat:
             client.chat.completions.create(
                 model="tiny", messages=[{"role": "wizard", "content": "x"}]
             )
+
+
+def test_tokens_joined_are_the_text_where_a_tokenizer_drops_a_lone_token_s_space(
+    start, served_base
+):
+    words = ["<end>", "\u2581the", "\u2581cat", "s"]
+    words += [f"\u2581w{number}" for number in range(served_base.vocab - len(words))]
+    tokenizer = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, "<end>"))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    metaspace = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<end>")
+    metaspace.chat_template = "{{ messages[0].content }}"
+    server = start(base=dataclasses.replace(served_base, tokenizer=metaspace))
+    choice = complete(server.client, "the cat", logprobs=2).choices[0]
+    told = choice.logprobs
+    assert " " in choice.text
+    assert "".join(told.tokens) == choice.text
+    for token, offset, top in zip(told.tokens, told.text_offset, told.top_logprobs, strict=True):
+        assert choice.text[offset:].startswith(token)
+        assert token in top
+    turn = server.client.chat.completions.create(
+        model="tiny", messages=[{"role": "user", "content": "the cat"}], logprobs=True,
+        temperature=0, max_tokens=8, extra_body=NEVER,
+    ).choices[0]  # fmt: skip
+    assert turn.message.content == choice.text
+    told = b"".join(bytes(token.bytes) for token in turn.logprobs.content)
+    assert told.decode() == turn.message.content
+
+
+def test_what_tokens_add_is_their_text_where_they_stand():
+    base = load_base("nano")
+    ids = tokenize(base, "a 'é€' b", further=True).tolist()
+    each = [added(base, ids[:at], [0, token])[1] for at, token in enumerate(ids)]
+    assert "".join(each) == "a 'é€' b"
 
 
 def test_of_tokens_that_say_the_same_the_likeliest_is_told(server):

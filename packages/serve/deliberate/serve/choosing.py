@@ -5,7 +5,6 @@ logits --rows of equal settings together--> tokens;  --log_softmax--> log-probab
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -14,14 +13,14 @@ from torch import Tensor
 from deliberate.core.base import Base
 from deliberate.serve.request import Token
 from deliberate.serve.row import Row
+from deliberate.serve.token_texts import added
 
 
 class Choosing:
     """Chooses tokens for rows, and says what they are."""
 
     def __init__(self, base: Base) -> None:
-        self._tokenizer = base.tokenizer
-        self._texts: dict[int, str] = {}
+        self._base = base
 
     def __call__(self, logits: Float[Tensor, "rows vocab"], rows: Sequence[Row]) -> list[Token]:
         """A token for each row.
@@ -32,15 +31,10 @@ class Choosing:
         """
         chosen = _chosen(logits, rows)
         told = self._told(logits, chosen, rows)
-        return [
-            Token(id=token, text=self._text(token), **told.get(index, {}))
-            for index, token in enumerate(chosen)
-        ]
+        return [told.get(index) or Token(id=token) for index, token in enumerate(chosen)]
 
-    def _told(
-        self, logits: Tensor, chosen: list[int], rows: Sequence[Row]
-    ) -> dict[int, dict[str, Any]]:
-        """The fields of tokens of which log-probabilities are told, by row."""
+    def _told(self, logits: Tensor, chosen: list[int], rows: Sequence[Row]) -> dict[int, Token]:
+        """The tokens of which log-probabilities are told, by row."""
         asked = [index for index, row in enumerate(rows) if row.logprobs >= 0]
         if not asked:
             return {}
@@ -51,17 +45,12 @@ class Choosing:
         for at, (index, likeliest, numbers) in enumerate(
             zip(asked, ids.tolist(), values.tolist(), strict=True)
         ):
-            top = list(zip(likeliest, map(self._text, likeliest), numbers, strict=True))
-            told[index] = {
-                "logprob": float(logprobs[at, chosen[index]]),
-                "top": top[: rows[index].logprobs],
-            }
+            row, token = rows[index], chosen[index]
+            likeliest = likeliest[: row.logprobs]
+            text, *others = added(self._base, row.token_ids, [token, *likeliest])
+            top = list(zip(likeliest, others, numbers, strict=False))
+            told[index] = Token(id=token, text=text, logprob=float(logprobs[at, token]), top=top)
         return told
-
-    def _text(self, token: int) -> str:
-        if token not in self._texts:
-            self._texts[token] = cast(str, self._tokenizer.decode([token]))
-        return self._texts[token]
 
 
 def _chosen(logits: Tensor, rows: Sequence[Row]) -> list[int]:

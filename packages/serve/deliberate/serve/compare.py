@@ -3,10 +3,9 @@
 prompt --> plain cache, augmented cache --answer's tokens each--> two log-probabilities a token
 """
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from fastapi import APIRouter, Request
@@ -23,10 +22,8 @@ from deliberate.serve.limits import within
 from deliberate.serve.prompts import prompts
 from deliberate.serve.refusals import ApiError
 from deliberate.serve.service import Service
+from deliberate.serve.token_texts import BEFORE, added
 from deliberate.serve.wire import CompareRequest, parse
-
-_BEFORE = 8
-"""Tokens before one that may change what it says."""
 
 _SLICE = 256
 """Tokens that are scored at once, as many as the engine reads at once by default: others have their
@@ -59,19 +56,11 @@ def score(
 
 
 def texts(base: Base, token_ids: list[int]) -> list[str]:
-    """What each token adds to the text of those before it; nothing while a character is unfinished.
-
-    Not its own text: many tokenizers drop the space before a token that stands alone.
-    """
-    decode = cast(Callable[[list[int]], str], base.tokenizer.decode)
-    found = []
-    for at in range(len(token_ids)):
-        first = max(0, at - _BEFORE)
-        before = decode(token_ids[first:at])
-        after = decode(token_ids[first : at + 1])
-        finished = not after.endswith("\ufffd")
-        found.append(after[len(before.rstrip("\ufffd")) :] if finished else "")
-    return found
+    """What each token adds to those before it; nothing while a character is unfinished."""
+    return [
+        added(base, token_ids[max(0, at - BEFORE) : at], [token])[0]
+        for at, token in enumerate(token_ids)
+    ]
 
 
 def compare(service: Service, deliberation: Deliberation) -> APIRouter:

@@ -82,8 +82,9 @@ class Token:
     id: int
     """Its number."""
 
-    text: str
-    """What it says by itself; of a part of a character U+FFFD."""
+    text: str = ""
+    """What it adds to the text of those before it, where log-probabilities are told; of a
+    character of several tokens the last one says it, and the others nothing."""
 
     logprob: float | None = None
     """Its log-probability as the base has it, whatever the sampling; in nats."""

@@ -49,6 +49,11 @@ class Row:
         return len(self._answer.result.token_ids)
 
     @property
+    def token_ids(self) -> list[int]:
+        """They themselves."""
+        return self._answer.result.token_ids
+
+    @property
     def token(self) -> int:
         """The last token, which is known and not yet read."""
         return self._answer.result.token_ids[-1]

@@ -12,7 +12,6 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from typing import cast
 
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from deliberate.serve.engine import ClosedError, Engine
 from deliberate.serve.prompt import check_room
 from deliberate.serve.request import Request, Token
 from deliberate.serve.row import OnPiece, Row, Ticket
+from deliberate.serve.token_texts import added
 from deliberate.serve.vllm_url import checked_url
 from deliberate.serve.vllm_wire import RemoteError, Told, body, connect, events
 
@@ -150,7 +150,7 @@ class VllmEngine(Engine):
                 for told in tokens:
                     if row.cancelled or row.ended:
                         break
-                    row.take(self._token(told, request.logprobs))
+                    row.take(self._token(told, row))
                     row.position += 1
                 if row.cancelled or finish is not None or row.ended:
                     break
@@ -168,15 +168,16 @@ class VllmEngine(Engine):
         with self.lock:
             return input_embeds(self.base, cache)
 
-    def _token(self, told: Told, logprobs: int) -> Token:
-        def decode(number: int) -> str:
-            return cast(str, self.base.tokenizer.decode([number]))
-
-        if logprobs < 0:
-            return Token(id=told.id, text=decode(told.id))
-        likeliest = sorted(told.top.items(), key=lambda each: -each[1])[:logprobs]
-        top = [(number, decode(number), value) for number, value in likeliest]
-        return Token(id=told.id, text=decode(told.id), logprob=told.logprob, top=top)
+    def _token(self, told: Told, row: Row) -> Token:
+        if row.logprobs < 0:
+            return Token(id=told.id)
+        likeliest = sorted(told.top.items(), key=lambda each: -each[1])[: row.logprobs]
+        numbers = [number for number, _ in likeliest]
+        text, *others = added(self.base, row.token_ids, [told.id, *numbers])
+        top = [
+            (number, said, value) for (number, value), said in zip(likeliest, others, strict=True)
+        ]
+        return Token(id=told.id, text=text, logprob=told.logprob, top=top)
 
 
 class _Either(Ticket):
