@@ -61,7 +61,7 @@ class TestLimits:
             reader = line.makefile("rb")
             for wait in (0, SOON + 1):
                 time.sleep(wait)
-                line.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                line.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert reader.readline() == b"HTTP/1.1 200 OK\r\n"
                 length = 0
                 while header := reader.readline().strip().lower():
@@ -127,7 +127,7 @@ def sent(server, path, **body):
     client = socket.create_connection((host, int(port)))
     content = json.dumps(body).encode()
     client.sendall(
-        b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         b"content-length: %d\r\n\r\n%b" % (path.encode(), len(content), content)
     )
     return client
@@ -170,7 +170,7 @@ class TestSlow:
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as client:
             client.sendall(
-                b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n"
+                b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\n"
                 b"content-type: application/json\r\ncontent-length: 100\r\n\r\n{"
             )
             client.settimeout(30)

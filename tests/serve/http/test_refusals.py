@@ -1,9 +1,14 @@
 """Every refusal is OpenAI's error object with one sentence, and changes nothing."""
 
+import socket
+
 import openai
 import pytest
+from starlette.datastructures import Headers
 
+from deliberate.serve.limits import check_host
 from deliberate.serve.refusals import ApiError
+from deliberate.serve.settings import Settings
 from deliberate.serve.wire import (
     CacheRequest,
     ChatRequest,
@@ -239,6 +244,38 @@ class TestKey:
     @pytest.mark.parametrize("path", ["/", "/health", "/ready"])
     def test_some_addresses_are_open(self, locked, path):
         assert locked.http.get(path).status_code == 200
+
+
+OTHER_NAMES = ["evil.example", "evil.example:8000", "localhost.evil.example", "192.0.2.1", "", "["]
+
+
+class TestHost:
+    @pytest.mark.parametrize("path", ["/", "/health", "/v1/models", "/v1/caches"])
+    @pytest.mark.parametrize("name", OTHER_NAMES)
+    def test_another_name_is_refused_where_no_key_is_asked_for(
+        self, server, refusal_of, path, name
+    ):
+        error = refusal_of(server.http.get(path, headers={"host": name}), 403)
+        assert "ask it at localhost, or start it with --api-key" in error["message"]
+        assert error["type"] == "permission_error"
+
+    @pytest.mark.parametrize(
+        "name", ["localhost", "LocalHost:1", "127.9.9.9:80", "[::1]", "[::1]:9"]
+    )
+    def test_this_machine_s_own_names_are_taken(self, server, name):
+        assert server.http.get("/health", headers={"host": name}).status_code == 200
+
+    def test_a_request_of_an_old_program_needs_no_name(self, server):
+        address = server.server.servers[0].sockets[0].getsockname()
+        with socket.create_connection(address) as line:
+            line.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+            assert line.makefile("rb").readline().split()[1] == b"200"
+
+    def test_with_a_key_any_name_will_do(self, locked):
+        assert locked.http.get("/health", headers={"host": "a.example"}).status_code == 200
+
+    def test_at_another_address_any_name_will_do(self):
+        check_host(Headers({"host": "a.example"}), Settings(host="0.0.0.0"))
 
 
 def test_other_sites_pages_may_not_ask(server):

@@ -1,6 +1,6 @@
-"""Around every request: its id, the key, its size, the count, the log, and what fails unseen.
+"""Around every request: its id, host and key, its size, the count, the log, and what fails unseen.
 
-request --id, key, size--> app --> response with the id --> one line of the log
+request --id, host, key, size--> app --> response with the id --> one line of the log
 """
 
 import logging
@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deliberate.serve.body import limited
-from deliberate.serve.limits import check_key
+from deliberate.serve.limits import check_host, check_key
 from deliberate.serve.logs import LOGGER, log, request_id
 from deliberate.serve.refusals import ApiError, ClientGone, as_error
 from deliberate.serve.service import Service
@@ -37,8 +37,9 @@ class Edge:
         headers = Headers(scope=scope)
         call = _Call(scope, send, request_id(headers.get("x-request-id")))
         try:
-            check_key(scope["path"], headers, self._service.settings.api_key)
             settings = self._service.settings
+            check_host(headers, settings)
+            check_key(scope["path"], headers, settings.api_key)
             received = limited(receive, settings.max_body_bytes, settings.timeout_seconds)
             await self._app(scope, received, call.send)
         except ClientGone:

@@ -1,11 +1,13 @@
-"""Who is let in: the API key, how many at once, and nobody once the server stops.
+"""Who is let in: by name and API key, how many at once, and nobody once the server stops.
 
-request --check_key--> --Admission.admitted--> answered, or refused with when to come again
+request --check_host, check_key--> --Admission.admitted--> answered, or told when to come again
 """
 
 import asyncio
 import hmac
+import ipaddress
 import math
+import re
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -13,12 +15,45 @@ from contextlib import asynccontextmanager
 from starlette.datastructures import Headers
 
 from deliberate.serve.refusals import ApiError
+from deliberate.serve.settings import Settings
 
 _OPEN = {"/", "/health", "/ready"}
 """Addresses that need no key: they tell nothing of anyone's texts."""
 
 _PATIENCE = (1, 60)
 """Fewest and most seconds after which a refused client is told to come again."""
+
+
+def check_host(headers: Headers, settings: Settings) -> None:
+    """Refuse what another name led to a server that only this machine reaches and asks for no key.
+
+    Another site's name may be made to lead here, and its pages then ask as if they were ours: "DNS
+    rebinding". Programs that send no name at all are no pages.
+
+    Raises:
+        ApiError: 403.
+    """
+    if settings.api_key or not _is_loopback(settings.host):
+        return
+    for given in headers.getlist("host"):
+        name = re.sub(r":[0-9]*$", "", given)
+        if not _is_loopback(name):
+            raise ApiError(
+                403,
+                f"this server is not called {name[:64]!r}: ask it at localhost, or start it with "
+                "--api-key",
+                code="unknown_host",
+            )
+
+
+def _is_loopback(name: str) -> bool:
+    """Whether an address, an IPv6 one also in brackets, is of this machine alone."""
+    if name.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
 
 
 def check_key(path: str, headers: Headers, key: str) -> None:
