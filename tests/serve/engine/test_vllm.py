@@ -101,6 +101,14 @@ def test_a_stop_text_ends_the_answer_here_and_there(llama, make, engine, remote,
 
 
 def test_an_address_that_is_none_is_refused():
-    for url in ("localhost:8000", "ftp://host", "http://", "x"):
-        with pytest.raises(ValueError, match="engine_url"):
+    ports = ("http://h:abc", "http://h:70000", "http://h:0", "http://[::1")
+    for url in ("localhost:8000", "ftp://host", "http://", "x", "http://h/#v1", *ports):
+        with pytest.raises(ValueError, match="engine_url must be like http://host:8000, got"):
             Settings(engine_url=url)
+
+
+def test_a_password_in_an_address_is_refused_and_not_shown():
+    for url in ("http://me:mine@host:8000", "http://mine@host"):
+        with pytest.raises(ValueError, match="must hold no user name or password") as refused:
+            Settings(engine_url=url)
+        assert "mine" not in str(refused.value)
