@@ -119,5 +119,8 @@ def test_what_is_published_without_folders_still_has_its_checksum(
     assert verify(coprocessor_path, json.loads(content))
 
 
-def test_settings_do_not_show_the_key():
-    assert "mine" not in repr(Settings(api_key="mine"))
+@pytest.mark.parametrize("name", ["api_key", "engine_key"])
+def test_settings_do_not_show_a_key_and_take_it_in_ascii_alone(name):
+    assert "mine" not in repr(Settings(**{name: "mine"}))
+    with pytest.raises(ValueError, match=f"{name} must be of ASCII characters"):
+        Settings(**{name: "m\xefne"})

@@ -64,7 +64,7 @@ class Settings:
     engine_model: str = ""
     """What that server calls the base; empty is the base's own name."""
 
-    engine_key: str = ""
+    engine_key: str = field(default="", repr=False)
     """What that server asks for, if anything."""
 
     engine_seconds: float = 60.0
@@ -94,5 +94,6 @@ class Settings:
             checked_url(self.engine_url)
         if not self.name:
             raise ValueError("name must not be empty")
-        if not self.api_key.isascii():
-            raise ValueError("api_key must be of ASCII characters: headers hold no others")
+        for name in ("api_key", "engine_key"):
+            if not getattr(self, name).isascii():
+                raise ValueError(f"{name} must be of ASCII characters: headers hold no others")
