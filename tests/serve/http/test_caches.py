@@ -155,6 +155,28 @@ def test_a_cache_that_is_deleted_is_gone(start):
     assert server.complete(DOCUMENT)["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
 
 
+def test_a_cache_that_goes_between_two_looks_at_it_is_not_found(start, refusal_of, monkeypatch):
+    server = start()
+    _, found = kept(server, text=DOCUMENT, deliberate="never")
+    store, thinker = server.service.store, server.service.thinker
+    delete, ask = store.delete, thinker.ask
+
+    def deleted_first(works):
+        def called(name, *arguments, **settings):
+            delete(name)
+            return works(name, *arguments, **settings)
+
+        return called
+
+    monkeypatch.setattr(thinker, "ask", deleted_first(ask))
+    error = server.refused(ADDRESS, 404, text="another text")
+    assert error["code"] == "cache_not_found"
+    monkeypatch.setattr(store, "delete", deleted_first(delete))
+    error = refusal_of(server.http.delete(f"{ADDRESS}/{found['id']}"), 404)
+    assert repr(found["id"]) in error["message"]
+    assert error["code"] == "cache_not_found"
+
+
 def test_a_cache_that_was_made_beforehand_is_not_deleted_and_its_file_is_named(
     start, store_folder, served_base, refusal_of
 ):

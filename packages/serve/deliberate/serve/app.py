@@ -16,6 +16,7 @@ from deliberate.serve.operations import operations
 from deliberate.serve.page import page
 from deliberate.serve.refusals import ApiError, as_error
 from deliberate.serve.service import Service
+from deliberate.serve.store_errors import NoSuchCacheError
 
 
 def create_app(service: Service) -> FastAPI:
@@ -33,7 +34,7 @@ def create_app(service: Service) -> FastAPI:
         page(),
     ):
         app.include_router(router)
-    for kind in (ApiError, HTTPException, TextError):
+    for kind in (ApiError, HTTPException, NoSuchCacheError, TextError):
         app.add_exception_handler(kind, _refused)
     app.add_middleware(Edge, service=service)
     return app

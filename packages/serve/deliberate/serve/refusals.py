@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from deliberate.core.errors import TextError
+from deliberate.serve.store_errors import NoSuchCacheError
 
 _TYPES = {
     400: "invalid_request_error",
@@ -74,6 +75,8 @@ def as_error(error: Exception) -> ApiError:
         return _from_routing(error)
     if isinstance(error, TextError):
         return ApiError(400, str(error))
+    if isinstance(error, NoSuchCacheError):  # looked up, and gone before it was used
+        return ApiError(404, str(error), code="cache_not_found")
     return ApiError(500, "the server failed on this request: its log says why", code="internal")
 
 
