@@ -160,6 +160,19 @@ def test_a_conversation_that_is_none_is_refused(server, body):
     assert server.refused(CHAT, 400, **body)["param"] in {"messages", "top_logprobs", "logprobs"}
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("tool_calls", [{"id": "1"}]), ("function_call", {"name": "f"})]
+)
+def test_what_a_message_would_lose_is_refused_by_name(server, name, value):
+    message = {"role": "assistant", "content": "x"}
+    for path in (CHAT, "/v1/caches"):
+        error = server.refused(path, 400, messages=[*TURN, {**message, name: value}])
+        assert error["message"] == f"{name!r} in 'messages' is not supported here: leave it out"
+        assert (error["param"], error["code"]) == ("messages", "unsupported_parameter")
+    unused = {**message, "tool_calls": None, "function_call": None}
+    assert server.post(CHAT, messages=[*TURN, unused], max_tokens=1).status_code == 200
+
+
 def test_a_message_without_its_role_is_told_so(server):
     error = server.refused(CHAT, 400, messages=[{"content": "x"}])
     assert error["message"] == "'role' is missing in 'messages'"

@@ -52,6 +52,9 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
     "web_search_options": (),
 }
 
+_HARMLESS_IN_MESSAGES: dict[str, tuple[Any, ...]] = {"function_call": (), "tool_calls": ([],)}
+"""The same of each message: clients send null for what they do not use."""
+
 
 Stop = Annotated[str, Field(min_length=1)]
 """A text that ends an answer."""
@@ -186,23 +189,38 @@ def parse(model: type[Asked], body: dict[str, Any]) -> Asked:
     Raises:
         ApiError: 400, naming the first field that is wrong or that is not done here.
     """
-    for name, harmless in _HARMLESS.items():
-        value = body.get(name)
-        if value is not None and value not in harmless:
-            raise ApiError(
-                400,
-                f"{name!r} is not supported here: leave it out",
-                param=name,
-                code="unsupported_parameter",
-            )
+    _check_done_here(body, _HARMLESS)
     try:
-        return model.model_validate(body)
+        asked = model.model_validate(body)
     except ValidationError as error:
         found = error.errors(include_url=False)[0]
         name = str(found["loc"][0]) if found["loc"] else None
         code = "missing_parameter" if found["type"] == "missing" else "invalid_value"
         rule = model.model_fields[name].description if name in model.model_fields else None
         raise ApiError(400, _sentence(found, name, rule), param=name, code=code) from error
+    for message in getattr(asked, "messages", None) or ():
+        _check_done_here(message.model_extra or {}, _HARMLESS_IN_MESSAGES, within="messages")
+    return asked
+
+
+def _check_done_here(
+    given: dict[str, Any], harmless: dict[str, tuple[Any, ...]], *, within: str = ""
+) -> None:
+    """Refuse a field that would change the answer and is not done here.
+
+    Raises:
+        ApiError: 400, naming it.
+    """
+    for name, values in harmless.items():
+        value = given.get(name)
+        if value is not None and value not in values:
+            what = f"{name!r} in {within!r}" if within else repr(name)
+            raise ApiError(
+                400,
+                f"{what} is not supported here: leave it out",
+                param=within or name,
+                code="unsupported_parameter",
+            )
 
 
 def _sentence(found: Any, name: str | None, rule: str | None) -> str:
