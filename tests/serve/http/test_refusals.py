@@ -1,11 +1,13 @@
 """Every refusal is OpenAI's error object with one sentence, and changes nothing."""
 
 import socket
+import threading
 
 import openai
 import pytest
 from starlette.datastructures import Headers
 
+from deliberate.serve.body import read_json
 from deliberate.serve.limits import check_host
 from deliberate.serve.refusals import ApiError
 from deliberate.serve.settings import Settings
@@ -176,6 +178,28 @@ def test_what_a_message_would_lose_is_refused_by_name(server, name, value):
 def test_a_message_without_its_role_is_told_so(server):
     error = server.refused(CHAT, 400, messages=[{"content": "x"}])
     assert error["message"] == "'role' is missing in 'messages'"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (COMPLETIONS, {"prompt": ""}),
+        (CHAT, {"messages": []}),
+        ("/v1/caches", {}),
+        ("/v1/compare", {"prompt": "x"}),
+    ],
+)
+def test_no_body_is_taken_apart_where_the_streams_are_written(server, monkeypatch, path, body):
+    threads = []
+
+    def seen(content):
+        threads.append(threading.current_thread().name)
+        return read_json(content)
+
+    monkeypatch.setattr("deliberate.serve.body.read_json", seen)
+    server.refused(path, 400, **body)
+    [name] = threads
+    assert name.startswith("serve")
 
 
 def test_a_text_that_is_not_said_to_be_json_is_refused(server, refusal_of):

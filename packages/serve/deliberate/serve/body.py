@@ -1,6 +1,6 @@
 """A request's body: of limited size, in limited time, UTF-8, and strict JSON.
 
-bytes --limited--> bytes --read_json--> an object of finite numbers
+bytes --limited--> bytes --read_json--> an object of finite numbers --parse--> what is asked
 """
 
 import asyncio
@@ -12,6 +12,8 @@ from fastapi import Request
 from starlette.types import Message, Receive
 
 from deliberate.serve.refusals import ApiError, ClientGone
+from deliberate.serve.service import Service
+from deliberate.serve.wire import Asked, parse
 
 _DISCARDED = 16
 """A body up to this many times the limit is read to its end before it is refused, so that the
@@ -51,11 +53,15 @@ def limited(receive: Receive, most: int, seconds: float) -> Receive:
     return receive_limited
 
 
-async def read_json(request: Request) -> dict[str, Any]:
-    """A request's JSON object.
+async def read(request: Request, model: type[Asked], service: Service) -> Asked:
+    """What a request asks.
+
+    It is taken apart in a thread: of a large one, streams wait for a single call of json's or
+    pydantic's at most, which hold the interpreter's lock, and no longer for all of it.
 
     Raises:
-        ApiError: 408, 413, 415 or 400: too late, too large, not said to be JSON, or not JSON.
+        ApiError: 408, 413, 415 or 400: too late, too large, not said to be JSON, not JSON, or a
+            field that is wrong.
         ClientGone: the connection was closed before all of it came.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -64,6 +70,15 @@ async def read_json(request: Request) -> dict[str, Any]:
             415, f"the content type is {kind!r} and must be 'application/json': set the header"
         )
     content = await _content(request.receive)
+    return await service.blocking(lambda: parse(model, read_json(content)))
+
+
+def read_json(content: bytes) -> dict[str, Any]:
+    """A body's JSON object.
+
+    Raises:
+        ApiError: 400: it holds none.
+    """
     try:
         text = content.decode()
     except UnicodeDecodeError as error:

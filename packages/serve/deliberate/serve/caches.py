@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from torch import Tensor
 
 from deliberate.core.base import Base
-from deliberate.serve.body import read_json
+from deliberate.serve.body import read
 from deliberate.serve.connection import unless_gone
 from deliberate.serve.deliberation import Deliberation
 from deliberate.serve.entry import Entry
@@ -17,7 +17,7 @@ from deliberate.serve.prompts import conversation, text_tokens
 from deliberate.serve.refusals import ApiError
 from deliberate.serve.service import Service
 from deliberate.serve.store_errors import NoSuchCacheError, OfflineWorkError
-from deliberate.serve.wire import CacheRequest, parse
+from deliberate.serve.wire import CacheRequest
 
 _MOST_TOLD = 1000
 """Caches that are told of at once: a store holds many more, and nobody is answered meanwhile."""
@@ -29,7 +29,7 @@ def caches(service: Service, deliberation: Deliberation) -> APIRouter:
 
     @router.post("/v1/caches")
     async def keep(request: Request) -> Response:
-        asked = parse(CacheRequest, await read_json(request))
+        asked = await read(request, CacheRequest, service)
         service.check_model(asked.model)
         if (asked.text is None) == (asked.messages is None):
             raise ApiError(400, "give either 'text' or 'messages'", param="text")

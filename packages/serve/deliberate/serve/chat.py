@@ -6,13 +6,13 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from deliberate.serve.answering import Answering, Form, Wanted
-from deliberate.serve.body import read_json
+from deliberate.serve.body import read
 from deliberate.serve.decoding import Row
 from deliberate.serve.engine import Piece, Token
 from deliberate.serve.prompts import conversation
 from deliberate.serve.refusals import ApiError
 from deliberate.serve.service import Service
-from deliberate.serve.wire import ChatRequest, parse
+from deliberate.serve.wire import ChatRequest
 
 
 class ChatForm(Form):
@@ -69,7 +69,7 @@ def chat(service: Service, answering: Answering) -> APIRouter:
 
     @router.post("/v1/chat/completions")
     async def turn(request: Request) -> Response:
-        asked = parse(ChatRequest, await read_json(request))
+        asked = await read(request, ChatRequest, service)
         service.check_model(asked.model)
         if asked.top_logprobs is not None and not asked.logprobs:
             raise ApiError(

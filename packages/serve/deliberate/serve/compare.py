@@ -15,7 +15,7 @@ from torch import Tensor
 from deliberate.core.base import Base
 from deliberate.core.batch import Batch
 from deliberate.core.cache import Cache
-from deliberate.serve.body import read_json
+from deliberate.serve.body import read
 from deliberate.serve.connection import unless_gone
 from deliberate.serve.deliberation import Deliberation
 from deliberate.serve.limits import within
@@ -23,7 +23,7 @@ from deliberate.serve.prompts import prompts
 from deliberate.serve.refusals import ApiError
 from deliberate.serve.service import Service
 from deliberate.serve.token_texts import BEFORE, added
-from deliberate.serve.wire import CompareRequest, parse
+from deliberate.serve.wire import CompareRequest
 
 _SLICE = 256
 """Tokens that are scored at once, as many as the engine reads at once by default: others have their
@@ -69,7 +69,7 @@ def compare(service: Service, deliberation: Deliberation) -> APIRouter:
 
     @router.post("/v1/compare")
     async def both(request: Request) -> dict[str, Any]:
-        asked = parse(CompareRequest, await read_json(request))
+        asked = await read(request, CompareRequest, service)
         service.check_model(asked.model)
         work = _Comparison(service, deliberation, asked).result()
         return await unless_gone(request.receive, work)

@@ -6,12 +6,12 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from deliberate.serve.answering import Answering, Form, Wanted
-from deliberate.serve.body import read_json
+from deliberate.serve.body import read
 from deliberate.serve.decoding import Row
 from deliberate.serve.engine import Piece, Token
 from deliberate.serve.prompts import count, prompts
 from deliberate.serve.service import Service
-from deliberate.serve.wire import CompletionRequest, parse
+from deliberate.serve.wire import CompletionRequest
 
 MAX_TOKENS = 16
 """Decoded where a request does not say, as OpenAI has it."""
@@ -76,7 +76,7 @@ def completions(service: Service, answering: Answering) -> APIRouter:
 
     @router.post("/v1/completions")
     async def complete(request: Request) -> Response:
-        asked = parse(CompletionRequest, await read_json(request))
+        asked = await read(request, CompletionRequest, service)
         service.check_model(asked.model)
         wanted = Wanted(
             asked=asked,
