@@ -78,8 +78,8 @@ nano: install
 	cp build/nano-16/config.json build/nano-16/model.safetensors $(NANO)/coprocessor-16
 	cp build/nano-soft/config.json build/nano-soft/model.safetensors $(NANO)/soft
 
-# A base of 14 M parameters on books and arithmetic, by estimate 90 minutes on two cores, and its
-# coprocessor; DATA is a folder with text/books/*.md, eval/gsm8k_icot and eval/svamp.
+# A base of 10 M parameters on books and arithmetic, and its coprocessor: an hour and a half on two
+# cores; DATA is a folder with text/books/*.md, eval/gsm8k_icot and eval/svamp. docs/small.md
 DATA ?= data
 small: install
 	$(BIN)/python recipes/small_texts.py $(DATA) build/small/texts

@@ -2,7 +2,7 @@
 
     texts by part --byte-level BPE, rows--> Llama
 
-`make nano` has 0.5 M parameters read Python and made problems; `make small` has 14 M read books and
+`make nano` has 0.5 M parameters read Python and made problems; `make small` has 10 M read books and
 arithmetic.
 
 The Python is the source found on this machine, so another machine makes a sister and not a twin;
