@@ -115,13 +115,14 @@ def _made(page: Page) -> list[Block]:
     versions = sorted({f"{name} {v}" for each in made for name, v in _versions(each)})
     return [
         Said(
-            text=f"Base {recipe.base.id}, fingerprint {page.base}. Every run has the same budget, "
-            f"unless its row says otherwise: {count(train.steps)} steps of {train.batch} texts of "
-            f"{recipe.data.length} tokens of {recipe.data.train}, {objective.anchors} anchors in "
+            text=f"Base {recipe.base.id}, fingerprint {page.base}. Runs of one table have the same "
+            f"budget, unless a row says otherwise: {count(train.steps)} steps of {train.batch} "
+            f"texts of {recipe.data.length} tokens of {recipe.data.train} (runs on problems have "
+            f"another, listed under Runs), {objective.anchors} anchors in "
             f"each, {objective.ahead} tokens ahead, seed {train.seed}. Each run was trained once, "
             "so intervals are over texts or problems and not over seeds; what a seed does is under "
             "Seeds. The rates of full-4 and soft-4 are compared with others under Rates; those of "
-            "the other kinds were not tuned."
+            "the other kinds were not tuned, and differ, as listed under Runs."
         ),
         Said(text=NAMES),
         Said(
