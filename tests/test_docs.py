@@ -1,4 +1,4 @@
-"""What the documents point to exists, and the reader they show reads a cache file."""
+"""What the documents point to exists, and the Python that they show does what they say."""
 
 import importlib
 import re
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from deliberate.core import augment, prefill, save, tokenize
+from deliberate.eval.results import Results
 
 DOCS = Path(__file__).parent.parent / "docs"
 NAMES = sorted(set(re.findall(r"`(deliberate\.[\w.]+)`", (DOCS / "paper.md").read_text())))
@@ -43,10 +44,16 @@ def test_a_name_that_does_not_exist_is_found_out():
             find(wrong)
 
 
+def shown_in(page: str) -> str:
+    """The one piece of Python on a page."""
+    [code] = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+    return code
+
+
 @pytest.fixture(scope="module")
 def read_cache():
     """The reader shown in `cache-format.md`, run as it stands."""
-    [code] = re.findall(r"```python\n(.*?)```", (DOCS / "cache-format.md").read_text(), re.DOTALL)
+    code = shown_in("cache-format.md")
     assert "safetensors" not in code
     assert "deliberate." not in code.replace("deliberate.cache", "")
     names: dict = {}
@@ -101,3 +108,19 @@ def test_the_reader_on_the_format_s_page_notices_one_flipped_bit(read_cache, cac
     path.write_bytes(content)
     with pytest.raises(ValueError, match="checksum"):
         read_cache(path)
+
+
+def test_the_python_on_the_report_s_page_writes_a_report_and_goes_on_with_it(tmp_path, monkeypatch):
+    code = compile(shown_in("report.md"), "report.md", "exec")
+    exec(code, {"folder": tmp_path})
+    assert {"report.html", "results.json", "change.png"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("measured again")
+
+    new = Results.new
+    monkeypatch.setattr(Results, "new", lambda *args: Results.read(tmp_path, like=new(*args)))
+    monkeypatch.setattr("deliberate.eval.evaluate_together", refuse)
+    exec(code, {"folder": tmp_path})

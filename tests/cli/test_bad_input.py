@@ -183,6 +183,12 @@ def test_an_empty_text_is_refused(refused, llama_folder):
     assert everything() == before
 
 
+@pytest.mark.parametrize("option", [("--field", "body"), ("--field", "text"), ("--skip-bad",)])
+def test_a_single_text_has_no_rows(refused, option):
+    told = refused("prefill", "--text", "a", *option, code=2)
+    assert f"{option[0]} is for --jsonl and --data: leave it out" in told
+
+
 def test_a_text_that_is_not_utf_8_is_refused(refused, llama_folder):
     Path("latin.txt").write_bytes(b"caf\xe9")
     assert "byte 3" in refused("prefill", "--file", "latin.txt", "--base", llama_folder)

@@ -36,7 +36,7 @@ def test_the_json_is_kept_with_its_run(run, coprocessor_folder):
 
 def test_baselines_stand_beside_the_latents_and_all_fits_eighty_columns(run, folder_of):
     full, hidden = folder_of("full"), folder_of("hidden")
-    against = f"zero,soft:{folder_of('soft')},pause:{folder_of('pause')}"
+    against = f"soft:{folder_of('soft')},pause:{folder_of('pause')}"
     outcome = run("eval", full, hidden, *FEW, "--against", against, "-o", "costs.json")
     assert outcome.code == 0, outcome.err
     assert max(len(line) for line in outcome.out.splitlines() if "/" not in line) <= 80

@@ -64,6 +64,7 @@ TYPED = {
     "--question q": "--question and --answer go together, and without --field, got --question:",
     "--against every:32": "asks again after 32 tokens, and 32 are measured",
     "--against every:4 --delay 2": "the delay is 2: say --delay 0",
+    "--cost --against shuffled": "against 'shuffled' is for answers and not for their costs",
     "--against cot": "against 'cot' is for questions with an answer to find",
     "--device gpu": "no device 'gpu' here: use `cpu`, or `auto`",
     "--device cuda:one": "no device 'cuda:one' here",
@@ -74,6 +75,7 @@ THERE = {
     "-o folder.json --force": "'folder.json' is a folder",
     "-o report": "'report' holds a report: go on with --resume",
     "-o mine": "'mine/report.md' is of no report",
+    "-o drawn": "'drawn/change.png' is of no report",
     "--bench piqa -o report": "'report' holds results.json: go on with --resume",
     "nowhere": "no coprocessor at 'nowhere': it is neither a folder nor a Hub id like 'user/repo'",
     "a/b/c": "no coprocessor at 'a/b/c': it is neither a folder nor a Hub id",
@@ -111,7 +113,13 @@ def test_a_mistyped_option_is_refused_without_anything_heavy(tmp_path):
 
 def test_what_is_taken_or_nowhere_is_refused_without_anything_heavy(tmp_path):
     (tmp_path / "folder.json").mkdir()
-    for name in ("taken.txt", "taken.json", "report/results.json", "mine/report.md"):
+    for name in (
+        "taken.txt",
+        "taken.json",
+        "report/results.json",
+        "mine/report.md",
+        "drawn/change.png",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("{}")
     refused_lightly(THERE, code=1, folder=tmp_path)

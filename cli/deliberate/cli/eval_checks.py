@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deliberate.cli.eval_against import parsed
-from deliberate.cli.eval_names import EMBEDDED_RUNS, EMBEDDED_TEXTS, delays
-from deliberate.cli.eval_tasks import PERPLEXITY, PROBLEMS
+from deliberate.cli.eval_against import BASELINES, NOTHING, parsed
+from deliberate.cli.eval_names import EMBEDDED_RUNS, EMBEDDED_TEXTS, delays, listed
+from deliberate.cli.eval_tasks import COST, PERPLEXITY, PROBLEMS
 from deliberate.cli.places import check_there, may_be_source
 
 
@@ -65,6 +65,26 @@ def check_texts(wanted: Sequence[str], said: Mapping[str, Any]) -> None:
         if PROBLEMS in wanted:  # which chains of thought are for
             against = replace(against, chains=())
         against.check(ahead=said["ahead"], delays=late)
+
+
+def check_costs(wanted: Sequence[str], said: Mapping[str, Any]) -> None:
+    """See that what costs are compared with has a cost of its own.
+
+    Args:
+        wanted: Names of the tasks.
+        said: The command's parameters, with the values of a suite.
+
+    Raises:
+        ValueError: something has not.
+    """
+    if list(wanted) != [COST] or said["against"] is None:
+        return
+    for each in listed("control", said["against"]):
+        if each.partition(":")[0] not in (*BASELINES, NOTHING):
+            raise ValueError(
+                f"against {each!r} is for answers and not for their costs, which --cost compares "
+                f"with {' and '.join(f'{name}:RUN' for name in BASELINES)}: leave it out"
+            )
 
 
 def _check_data(data: str | None) -> None:

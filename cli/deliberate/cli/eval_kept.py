@@ -308,7 +308,8 @@ def _report(folder: Path, *, force: bool, resume: bool) -> Place:
             f"{str(folder)!r} is a file: name a folder for a report, or a file that ends in .json"
         )
     there = (folder / REPORT_FILE).exists()
-    foreign = [name for name in (PAGE, MARKDOWN) if (folder / name).exists()]
+    pictures = sorted(path.name for path in folder.glob("*.png"))  # a plot might have its name
+    foreign = [name for name in (PAGE, MARKDOWN, *pictures) if (folder / name).exists()]
     if foreign and not there and not force:
         raise FileExistsError(
             f"{str(folder / foreign[0])!r} is of no report, which has a {REPORT_FILE} beside it: "

@@ -14,7 +14,7 @@ import typer
 from deliberate.cli import bench_options, eval_options, options
 from deliberate.cli.bench import Asked, run_bench
 from deliberate.cli.eval_against import Against
-from deliberate.cli.eval_checks import check_runs, check_texts
+from deliberate.cli.eval_checks import check_costs, check_runs, check_texts
 from deliberate.cli.eval_cost import Costs, costs_named
 from deliberate.cli.eval_kept import Kept, Place, alone, place, tried, write_file
 from deliberate.cli.eval_own import check_own
@@ -108,6 +108,7 @@ def evaluate(
     with configuring():
         check_values(said)
         check_texts(wanted, said)
+        check_costs(wanted, said)
         check_own(said)
         versus = compared(runs, said["against"], said["soft"], suite)
         check_runs(runs, versus.baselines.values())

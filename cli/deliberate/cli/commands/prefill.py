@@ -38,9 +38,14 @@ def prefill(
         ),
     ] = None,
     field: Annotated[
-        str,
-        typer.Option("--field", metavar="KEY", help="Key of the text in --jsonl and --data rows."),
-    ] = "text",
+        str | None,
+        typer.Option(
+            "--field",
+            metavar="KEY",
+            help="Key of the text in --jsonl and --data rows.",
+            show_default="text",
+        ),
+    ] = None,
     skip_bad: Annotated[
         bool,
         typer.Option(
@@ -109,23 +114,26 @@ def _rows(
     file: Path | None,
     jsonl: Path | None,
     data: str | None,
-    field: str,
+    field: str | None,
     *,
     skip_bad: bool,
 ) -> TextRows | None:
     """The rows to be read; none where it is a single text.
 
     Raises:
-        typer.BadParameter: not exactly one of the sources is given, or one has no rows to skip.
+        typer.BadParameter: not exactly one of the sources is given, or one has no rows and an
+            option is for rows.
     """
     if [text, file, jsonl, data].count(None) != 3:
         raise typer.BadParameter("give exactly one of --text, --file, --jsonl and --data")
+    key = "text" if field is None else field
     if jsonl is not None:
-        return JsonlRows(jsonl, field, skip_bad=skip_bad)
+        return JsonlRows(jsonl, key, skip_bad=skip_bad)
     if data is not None:
-        return SourceRows(data, field, skip_bad=skip_bad)
-    if skip_bad:
-        raise typer.BadParameter("--skip-bad is for --jsonl and --data: leave it out")
+        return SourceRows(data, key, skip_bad=skip_bad)
+    for name, given in (("--skip-bad", skip_bad), ("--field", field is not None)):
+        if given:
+            raise typer.BadParameter(f"{name} is for --jsonl and --data: leave it out")
     return None
 
 
