@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaModel
 
 from deliberate.core.base import Base, load_base
+from deliberate.core.coprocessor import STARTS
 from deliberate.core.errors import DeliberateError, UnsupportedModelError
 from deliberate.core.groups import sample_anchors
 from deliberate.core.kinds import KINDS, build
@@ -63,8 +64,9 @@ def real(recipe, llama):
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_weights_are_counted_as_they_are(llama, kind):
-    recipe = chosen(f"coprocessor.kind={kind}")
+@pytest.mark.parametrize("start", list(STARTS))
+def test_weights_are_counted_as_they_are(llama, kind, start):
+    recipe = chosen(f"coprocessor.kind={kind}", f"coprocessor.start={start}")
     base, coprocessor = real(recipe, llama)
     found = plan(recipe).parameters
     assert found == {"base": base.num_parameters, "trained": coprocessor.num_parameters}

@@ -21,7 +21,7 @@ from transformers.pytorch_utils import Conv1D
 
 from deliberate.core.adapted import AdaptedCoprocessor
 from deliberate.core.base import EMBEDDED, NANO, Base, check_supported, decoder_layers
-from deliberate.core.coprocessor import Coprocessor
+from deliberate.core.coprocessor import Coprocessor, LatentScale
 from deliberate.core.errors import DeliberateError
 from deliberate.core.kinds import build
 from deliberate.core.trunk_coprocessor import TrunkCoprocessor
@@ -91,11 +91,13 @@ def shape_of(recipe: Recipe) -> Shape:
         model = AutoModelForCausalLM.from_config(config)
         base = Base(model=model, tokenizer=_blank_tokenizer(), id=recipe.base.id)
         trunk = _count(_multiplied(base.trunk))  # before low-rank weights come to stand in it
-        # The start of a learned scale is measured on real weights, and is one weight.
-        norm = recipe.coprocessor.latent_norm
+        # The start of a learned scale is measured on real weights: here any start will do.
+        norm, scale = recipe.coprocessor.latent_norm, recipe.coprocessor.latent_scale
         unscaled = {"latent_norm": "after" if norm == "embedding" else norm, "latent_scale": 1.0}
         made = build(replace(recipe.coprocessor, **unscaled), base)
         reader = made.trunk if isinstance(made, TrunkCoprocessor) else None
+        if isinstance(made, TrunkCoprocessor) and (norm == "embedding" or scale != 1):
+            made.scale = LatentScale(1.0)
         coprocessor: Coprocessor = made
         if recipe.train.adapt_rank is not None:
             trained_one = cast(TrunkCoprocessor, made)
