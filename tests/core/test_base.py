@@ -120,6 +120,27 @@ def test_a_folder_that_is_no_model_is_refused_in_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"hidden_size": "wide"},
+        {"num_attention_heads": 0},
+        {"num_hidden_layers": 0},
+        {"hidden_act": "nothing"},
+        {"pad_token_id": 999},
+        {"vocab_size": 5},
+        {"quantization_config": {"quant_method": "gptq"}},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_settings_that_cannot_be_are_refused_in_one_line(llama_folder, changed):
+    path = llama_folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(DeliberateError, match=r"cannot load .*: .|has no layers") as caught:
+        load_base(str(llama_folder))
+    assert "\n" not in str(caught.value)
+
+
 def test_an_unknown_id_without_a_network_is_refused_in_one_line(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(DeliberateError, match="'nobody/nothing'") as caught:

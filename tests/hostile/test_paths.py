@@ -68,6 +68,18 @@ def test_an_adapter_that_would_bring_another_model_is_refused(llama_folder):
     assert "names another model" in said(llama_folder)
 
 
+def test_files_of_a_tokenizer_that_are_no_list_are_refused(llama_folder):
+    path = llama_folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fast_tokenizer_files": 5}))
+    assert "cannot load" in said(llama_folder)
+
+
+def test_a_configuration_that_is_nested_deep_is_refused(llama_folder):
+    path, deep = llama_folder / "config.json", "[" * 600 + "]" * 600
+    path.write_text(f'{{"deep": {deep}, {path.read_text().strip()[1:]}')
+    assert "recursion depth" in said(llama_folder)
+
+
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
 @pytest.mark.parametrize("deep", [False, True])
 def test_attention_from_the_hub_is_refused(llama_folder, key, deep):

@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -145,21 +144,18 @@ def load_base(
     """
     found = _find(name, revision)
     folder = found.folder
-    try:
+    with model_folder.explained(name):
         # Said aloud: transformers otherwise asks on the terminal whether to run code it was sent.
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         check_supported(config)
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, trust_remote_code=False
-        ).to(device)
+        )
         tokenizer = cast(
             PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         )
-    except (OSError, ValueError, SafetensorError, RecursionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DeliberateError(f"cannot load {name!r} as a base model: {reason}") from error
     return Base(
-        model=model,
+        model=model.to(device),
         tokenizer=tokenizer,
         id=name if name == EMBEDDED else _id_of(found),
         revision=found.commit,
@@ -178,11 +174,8 @@ def base_fingerprint(name: str, *, revision: str | None = None) -> str:
         DeliberateError: there is no such model, or its files cannot be read.
     """
     folder = _find(name, revision).folder
-    try:
+    with model_folder.explained(name):
         return fingerprint.of_base(folder)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DeliberateError(f"cannot load {name!r} as a base model: {reason}") from error
 
 
 def _find(name: str, revision: str | None) -> hub.Found:
@@ -227,7 +220,10 @@ def check_supported(config: PreTrainedConfig) -> None:
         raise UnsupportedModelError(
             f"{name!r} has chunked attention, which groups do not have: {supported}"
         )
-    for index, layer in enumerate(DynamicCache(config=config).layers):
+    layers = DynamicCache(config=config).layers
+    if not layers:
+        raise UnsupportedModelError(f"{name!r} has no layers: {supported}")
+    for index, layer in enumerate(layers):
         if type(layer) not in {DynamicLayer, DynamicSlidingWindowLayer}:
             kind = type(layer).__name__
             raise UnsupportedModelError(

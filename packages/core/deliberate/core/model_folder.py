@@ -7,8 +7,13 @@ name a file anywhere, which no fingerprint covers, and `adapter_config.json` ano
 """
 
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 
 from deliberate.core import plain_file, plain_json
 from deliberate.core.errors import DeliberateError
@@ -17,6 +22,38 @@ INDEX = "model.safetensors.index.json"
 
 _READ = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 _SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", INDEX)
+
+_SAYING = (ImportError, OSError, RuntimeError, SafetensorError, StrictDataclassError, ValueError)
+"""What libraries raise with a sentence in it."""
+
+_RAISED = (*_SAYING, ArithmeticError, AssertionError, AttributeError, LookupError, TypeError)
+"""What they raise of files that say what cannot be: none of them looks at all of it first."""
+
+
+@contextmanager
+def explained(name: str) -> Generator[None]:
+    """Turn what a library raises of a base's files into one sentence.
+
+    Args:
+        name: What the user calls the base.
+
+    Raises:
+        DeliberateError: the block raised something.
+    """
+    try:
+        yield
+    except _RAISED as error:
+        raise DeliberateError(f"cannot load {name!r} as a base model: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [""]
+    said = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    if "ignore_mismatched_sizes" in said:  # an option that nobody here can set
+        return "its weights have other shapes than its config.json says: get the model again"
+    if isinstance(error, _SAYING) and said:
+        return said
+    return f"its files say what cannot be ({type(error).__name__}: {said}): get the model again"
 
 
 def check(folder: Path, *, name: str) -> None:
@@ -35,18 +72,15 @@ def check(folder: Path, *, name: str) -> None:
             "into its model, and name the folder of that"
         )
     found: dict[str, Any] = {}
-    try:
+    with explained(name):
         for path in sorted({path for pattern in _READ for path in folder.glob(pattern)}):
             with plain_file.opened(path):
                 pass
         for file in _SETTINGS:
             if (folder / file).exists():
                 found[file] = _object(folder / file)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise DeliberateError(f"cannot load {name!r} as a base model: {reason}") from error
-    _check_names(found, folder, name)
-    kernels = [each for each in _values(found.get("config.json"), "attn_implementation") if each]
+        _check_names(found, folder, name)
+        kernels = [*filter(None, _values(found.get("config.json"), "attn_implementation"))]
     if odd := [each for each in kernels if not isinstance(each, str) or "/" in each]:
         raise DeliberateError(
             f"{name!r} asks in its config.json for attention by {odd[0]!r:.80}, which would be "
