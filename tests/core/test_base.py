@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     BertConfig,
@@ -207,6 +208,14 @@ def test_truncated_weights_are_refused_in_one_line(llama_folder):
     weights = llama_folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(DeliberateError, match="cannot load"):
+        load_base(str(llama_folder))
+
+
+def test_weights_that_lack_some_are_refused_and_none_are_made_up(llama_folder):
+    weights = load_file(llama_folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, llama_folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DeliberateError, match=r"lack 1 .*'model\.layers\.1\.mlp\.up_proj\.weight'"):
         load_base(str(llama_folder))
 
 

@@ -148,11 +148,21 @@ def load_base(
         # Said aloud: transformers otherwise asks on the terminal whether to run code it was sent.
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         check_supported(config)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
+        model, told = loaded
         tokenizer = cast(
             PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        )
+    if lacking := sorted(told["missing_keys"]):  # the library makes them up
+        raise DeliberateError(
+            f"cannot load {name!r} as a base model: its weights lack {len(lacking)} that its "
+            f"config.json describes, such as {lacking[0]!r:.100}: get the model again"
         )
     return Base(
         model=model.to(device),
