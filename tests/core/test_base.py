@@ -10,8 +10,10 @@ from transformers import (
     BertConfig,
     BloomConfig,
     DeepseekV3Config,
+    DiffLlamaConfig,
     FalconConfig,
     Gemma3nTextConfig,
+    Gemma3TextConfig,
     GPTJConfig,
     GptOssConfig,
     Lfm2Config,
@@ -28,6 +30,14 @@ from deliberate.core.base import Base, base_fingerprint, check_supported, final_
 from deliberate.core.coprocessor import STARTS, coprocessor_config
 from deliberate.core.errors import DeliberateError, UnsupportedModelError
 from deliberate.core.kinds import build
+
+_SIZE = {
+    "vocab_size": 67,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 
 REFUSED = {
     "qwen3_next": Qwen3NextConfig,
@@ -83,8 +93,14 @@ def test_what_cannot_work_is_refused_by_name_before_any_weight_is_read(name, tmp
             ),
             "'opt' keeps its decoder inside another module",
         ),
+        (BertConfig(**_SIZE), "'bert' lets a token see those that come after it"),
+        (
+            Gemma3TextConfig(**_SIZE, use_bidirectional_attention=True),
+            "'gemma3_text' lets a token see those that come after it",
+        ),
+        (DiffLlamaConfig(**_SIZE), "'diffllama' has differential attention"),
     ],
-    ids=["gpt_oss", "opt"],
+    ids=["gpt_oss", "opt", "bert", "gemma3_text", "diffllama"],
 )
 def test_what_only_its_modules_tell_is_refused_before_anything_is_computed(llama, config, told):
     model = AutoModelForCausalLM.from_config(config)

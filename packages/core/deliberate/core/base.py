@@ -245,6 +245,13 @@ def check_supported(config: PreTrainedConfig) -> None:
         )
 
 
+_OTHER_ATTENTION = {
+    "sinks": "attention sinks",
+    "lambda_q1": "differential attention",  # it asks twice a layer, with values that are not kept
+}
+"""What an attention module has that computes otherwise than ours, and what that is called."""
+
+
 def _check_structure(model: PreTrainedModel) -> None:
     """Refuse what cannot work, from the modules, before anything is computed.
 
@@ -253,10 +260,15 @@ def _check_structure(model: PreTrainedModel) -> None:
     """
     name = model.config.model_type
     supported = "use a decoder such as Llama or Gemma 2"
-    if any(hasattr(module, "sinks") for module in model.modules()):
+    if any(getattr(module, "is_causal", True) is False for module in model.modules()):
         raise UnsupportedModelError(
-            f"{name!r} has attention sinks, which grouped attention does not have: {supported}"
+            f"{name!r} lets a token see those that come after it, as encoders do: {supported}"
         )
+    for attribute, has in _OTHER_ATTENTION.items():
+        if any(hasattr(module, attribute) for module in model.modules()):
+            raise UnsupportedModelError(
+                f"{name!r} has {has}, which grouped attention does not have: {supported}"
+            )
     if model.get_decoder() is not model.base_model:
         raise UnsupportedModelError(
             f"{name!r} keeps its decoder inside another module, where its head cannot be had "
