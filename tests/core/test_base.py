@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AfmoeConfig,
     AutoModelForCausalLM,
     BertConfig,
     BloomConfig,
@@ -16,6 +17,7 @@ from transformers import (
     Gemma3TextConfig,
     GPTJConfig,
     GptOssConfig,
+    JetMoeConfig,
     Lfm2Config,
     Llama4TextConfig,
     MambaConfig,
@@ -124,6 +126,41 @@ def test_a_model_that_keeps_arguments_from_its_attention_is_refused_by_name(llam
     reading = base.read(torch.tensor([[1, 2, 3]]))
     with pytest.raises(UnsupportedModelError, match="NemotronAttention does not get"):
         coprocessor(reading, torch.tensor([[1]]))
+
+
+def test_a_model_that_attends_to_other_keys_than_it_caches_is_refused_by_name(llama):
+    config = JetMoeConfig(
+        vocab_size=67,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_key_value_heads=2,
+        kv_channels=8,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    base = Base(model=model, tokenizer=llama.tokenizer, id="tiny")
+    coprocessor = build(coprocessor_config(start="paper"), base)
+    reading = base.read(torch.tensor([[1, 2, 3]]))
+    with pytest.raises(UnsupportedModelError, match="reads 4 heads of keys and caches 2"):
+        coprocessor(reading, torch.tensor([[1]]))
+
+
+def test_a_model_that_views_what_its_attention_gives_as_it_lies_is_read_in_groups(llama):
+    config = AfmoeConfig(
+        **_SIZE,
+        num_key_value_heads=2,
+        head_dim=8,
+        moe_intermediate_size=16,
+        num_experts=4,
+        num_experts_per_tok=2,
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    base = Base(model=model, tokenizer=llama.tokenizer, id="tiny")
+    coprocessor = build(coprocessor_config(start="paper", latents=2), base)
+    latents = coprocessor(base.read(torch.arange(9)[None]), torch.tensor([[3, 5]]))
+    assert latents.shape == (1, 2, 2, 16)
 
 
 def test_every_proved_family_is_supported(base):

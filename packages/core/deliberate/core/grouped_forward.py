@@ -110,7 +110,8 @@ def _attend(
     """The attention function that transformers calls in each layer.
 
     Raises:
-        UnsupportedModelError: the model keeps its forward's keyword arguments from its attention.
+        UnsupportedModelError: the model keeps its forward's keyword arguments from its attention,
+            or attends to other keys than it caches.
     """
     if groups is None:
         raise UnsupportedModelError(
@@ -119,6 +120,11 @@ def _attend(
         )
     layer: Any = module.layer_idx
     text_key, text_value = text_keys[layer], text_values[layer]
+    if key.shape[1] != text_key.shape[1]:
+        raise UnsupportedModelError(
+            f"{type(module).__name__} reads {key.shape[1]} heads of keys and caches "
+            f"{text_key.shape[1]}, which groups cannot read: use a decoder such as Llama or Gemma 2"
+        )
     output = form(
         *(part.to(text_key.dtype) for part in (query, key, value)),
         text_key,
@@ -128,4 +134,4 @@ def _attend(
         scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
         softcap=softcap,
     )
-    return output.transpose(1, 2), None
+    return output.transpose(1, 2).contiguous(), None  # some families view it as it lies
