@@ -20,6 +20,7 @@ from transformers import (
     JetMoeConfig,
     Lfm2Config,
     Llama4TextConfig,
+    LlamaConfig,
     MambaConfig,
     NemotronConfig,
     OPTConfig,
@@ -28,9 +29,10 @@ from transformers import (
     T5Config,
 )
 
+from deliberate.core.augment import prefill, tokenize
 from deliberate.core.base import Base, base_fingerprint, check_supported, final_norm, load_base
 from deliberate.core.coprocessor import STARTS, coprocessor_config
-from deliberate.core.errors import DeliberateError, UnsupportedModelError
+from deliberate.core.errors import DeliberateError, TextError, UnsupportedModelError
 from deliberate.core.kinds import build
 
 _SIZE = {
@@ -234,6 +236,22 @@ def test_the_copy_has_neither_embedding_nor_head_nor_a_weight_of_the_base(base, 
 
 def test_the_final_norm_is_found_by_structure(base):
     assert final_norm(base.trunk) in {"norm", "ln_f", "final_layer_norm"}
+
+
+def test_a_base_with_longrope_reads_as_far_as_positions_are_turned_alike(llama):
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4}
+    rope |= {"long_factor": [4.0] * 4, "original_max_position_embeddings": 16}
+    config = LlamaConfig(
+        **_SIZE, head_dim=8, max_position_embeddings=64, initializer_range=0.3, rope_parameters=rope
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    base = Base(model=model, tokenizer=llama.tokenizer, id="tiny")
+    assert base.positions == 16
+    texts = [torch.arange(2, 2 + count) for count in (6, base.positions)]
+    alone, together = prefill(base, texts[:1])[0], prefill(base, texts)[0]
+    torch.testing.assert_close(together.last_hidden, alone.last_hidden)
+    with pytest.raises(TextError, match="reads at most 16"):
+        tokenize(base, "a" * 40)
 
 
 @pytest.mark.parametrize("latents", [1, 64])

@@ -77,8 +77,15 @@ class Base:
 
     @property
     def positions(self) -> int | None:
-        """How many positions the model has; none where it has no limit."""
-        return getattr(self.model.config, "max_position_embeddings", None)
+        """How many positions the model has; none where it has no limit.
+
+        Of a model that turns all positions otherwise as soon as one is beyond a length (longrope),
+        that length: what is cached was turned for a short text, and rows of a batch are turned
+        alike.
+        """
+        limit: int | None = getattr(self.model.config, "max_position_embeddings", None)
+        switch = _longrope_length(getattr(self.model.config, "rope_parameters", None))
+        return min((each for each in (limit, switch) if each is not None), default=None)
 
     @property
     def device(self) -> torch.device:
@@ -274,6 +281,20 @@ def _check_structure(model: PreTrainedModel) -> None:
             f"{name!r} keeps its decoder inside another module, where its head cannot be had "
             f"apart: {supported}"
         )
+
+
+def _longrope_length(rope: Any) -> int | None:
+    """Up to how many positions longrope turns them in one way; none where it is not used.
+
+    Args:
+        rope: A configuration's `rope_parameters`, in some families one a kind of layer.
+    """
+    if not isinstance(rope, dict):
+        return None
+    if rope.get("rope_type") == "longrope":
+        return rope.get("original_max_position_embeddings")
+    found = [_longrope_length(each) for each in rope.values()]
+    return min((each for each in found if each is not None), default=None)
 
 
 def decoder_layers(trunk: PreTrainedModel) -> nn.ModuleList:
