@@ -12,6 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
+COLDEST = 1e-4
+"""Below this temperature, the likeliest token is taken: dividing by it would overflow."""
+
+_SEEDS = 2**63
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
@@ -21,7 +26,7 @@ class Sampling:
     """Most tokens decoded for each cache."""
 
     temperature: float = 0.0
-    """0 takes the likeliest token; above it, samples."""
+    """0, or anything below `COLDEST`, takes the likeliest token; above it, samples."""
 
     top_p: float = 1.0
     """Samples from the likeliest tokens that make up this much probability."""
@@ -52,6 +57,8 @@ class Sampling:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
         if self.every is not None and self.every < 1:
             raise ValueError(f"every must be at least 1, got {self.every}")
+        if not -_SEEDS <= self.seed < _SEEDS:
+            raise ValueError(f"seed must be from -2**63 to 2**63 - 1, got {self.seed}")
         if "" in self.stop:
             raise ValueError("stop must not hold the empty text")
 
@@ -60,10 +67,10 @@ class Choice:
     """Chooses tokens from logits as a `Sampling` says."""
 
     def __init__(self, sampling: Sampling) -> None:
-        self._greedy = sampling.temperature == 0
+        self._greedy = sampling.temperature < COLDEST
         self._warpers = []
         if not self._greedy:
-            self._warpers.append(TemperatureLogitsWarper(sampling.temperature))
+            self._warpers.append(TemperatureLogitsWarper(float(sampling.temperature)))
             if sampling.top_p < 1:
                 self._warpers.append(TopPLogitsWarper(sampling.top_p))
 

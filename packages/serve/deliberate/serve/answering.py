@@ -15,7 +15,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from torch import Tensor
 
-from deliberate.core.generate import Sampling
+from deliberate.core.sampling import COLDEST, Sampling
 from deliberate.serve.connection import EventStream, side_by_side, unless_gone
 from deliberate.serve.decoding import Row, decode, usage
 from deliberate.serve.deliberation import Deliberation
@@ -25,9 +25,6 @@ from deliberate.serve.outcome import Start
 from deliberate.serve.refusals import ApiError
 from deliberate.serve.service import Service
 from deliberate.serve.wire import ChatRequest, CompletionRequest
-
-COLDEST = 1e-4
-"""Below this temperature, the likeliest token is taken: dividing by it would overflow."""
 
 _SEEDS = 2**63
 
