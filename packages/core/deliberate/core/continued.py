@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from deliberate.core.adapters import without_adapters
-from deliberate.core.ahead_loss import FEWEST_ROWS, LOGITS_AT_ONCE, at_anchors
+from deliberate.core.ahead_loss import at_anchors, rows_at_once
 from deliberate.core.base import Base
 from deliberate.core.cache import Reading
 from deliberate.core.coprocessor import Coprocessor, CoprocessorConfig
@@ -77,7 +77,7 @@ class ContinuedBase(Coprocessor):
         hidden = self._copy.trunk(
             input_ids=token_ids, position_ids=position_ids.expand_as(token_ids), use_cache=False
         ).last_hidden_state[:, :-1]
-        rows = max(FEWEST_ROWS, LOGITS_AT_ONCE // base.vocab)
+        rows = rows_at_once(base)
         parts = zip(
             hidden.flatten(0, 1).split(rows), token_ids[:, 1:].flatten().split(rows), strict=True
         )
