@@ -117,6 +117,13 @@ def test_the_run_s_folder_has_a_name_of_its_own_if_none_is_given(run, tiny):
     assert run("train", *tiny).out == "runs/tiny-llama-full-2\n"
 
 
+def test_a_folder_named_like_markup_is_a_folder(run, tiny):
+    for folder in ("a[/b]c", "[red]d"):
+        outcome = run("train", *tiny, "--set", "train.steps=1", "--output-dir", folder)
+        assert outcome.code == 0, outcome.err
+        assert f"1 steps, into {folder}\n" in outcome.err
+
+
 def test_resume_alone_takes_the_run_s_own_recipe(run, tiny):
     assert run("train", *tiny, "--output-dir", "out").code == 0
     before = Path("out/metrics.jsonl").read_text()

@@ -228,7 +228,9 @@ def _shown(recipe: "Recipe", folder: Path) -> Generator[Callable[["Progress"], N
 
     def show(news: "Progress") -> None:
         if not recent:
-            console.print(_announcement(recipe, folder), highlight=False, soft_wrap=True)
+            console.print(
+                _announcement(recipe, folder), markup=False, highlight=False, soft_wrap=True
+            )
         left = f"{int(news.seconds_left // 60)}:{int(news.seconds_left % 60):02d} left"
         recent.append(news.loss)
         mean = sum(recent) / len(recent)
