@@ -55,6 +55,8 @@ def test_an_unknown_key_lists_the_known_ones(change, known):
         "coprocessor.latents=65",
         "coprocessor.latents=yes",
         "coprocessor.start=hot",
+        "coprocessor.start=[warm]",
+        "coprocessor.start={warm: 1}",
         "objective.anchors=0",
         "data.length=8",
         "base.dtype=int8",
@@ -103,6 +105,14 @@ def test_a_value_that_cannot_be_is_refused_by_name(change):
 def test_a_number_that_is_not_finite_is_refused_by_name(name, value):
     with pytest.raises(ValueError, match=name.split(".")[1]):
         load_recipe(None, changes=[f"{name}={value}"])
+
+
+@pytest.mark.parametrize("section", ["coprocessor", "train"])
+@pytest.mark.parametrize("key", ["1", "null", "2020-01-01"])
+def test_a_key_that_is_no_text_is_refused(tmp_path, section, key):
+    (tmp_path / "r.yaml").write_text(f"{section}: {{{key}: 2}}\n")
+    with pytest.raises(ValueError, match=f"section '{section}' must hold keys that are text"):
+        load_recipe(tmp_path / "r.yaml")
 
 
 def test_no_rate_of_their_own_is_a_rate_for_soft_tokens():

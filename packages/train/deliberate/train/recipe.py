@@ -173,10 +173,16 @@ def resolve(content: dict[str, Any]) -> Recipe:
     for name, values in content.items():
         if not isinstance(values, dict):
             raise ValueError(f"section {name!r} must hold keys, got {values!r}")
+        odd = [key for key in values if not isinstance(key, str)]
+        if odd:
+            raise ValueError(f"section {name!r} must hold keys that are text, got {odd[0]!r}")
     sections = {
         name: _section(name, kind, content.get(name, {})) for name, kind in _SECTIONS.items()
     }
     settings = _checked("coprocessor", CoprocessorConfig, content.get("coprocessor", {}))
+    start = settings.get("start", "")  # no field, so that its type was not looked at
+    if not isinstance(start, str):
+        raise ValueError(f"coprocessor.start must be str, got {start!r}")
     return Recipe(coprocessor=settled(sections["train"].init, settings), **sections)
 
 
