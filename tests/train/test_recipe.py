@@ -205,3 +205,5 @@ def test_several_sources_are_a_list_and_each_has_a_path(tmp_path):
 def test_sources_that_cannot_be_are_refused_by_name(value, told):
     with pytest.raises(ValueError, match=told):
         load_recipe(None, changes=[f"data.train={value}"])
+        ("[{path: a, weight: 1e306}]", r"data\.train has a weight of 1e\+306, too large"),
+        ("[{path: a, weight: 1e308}, {path: b, weight: 1e308}]", r"a weight of 1e\+308, too large"),

@@ -3,6 +3,7 @@
 weights --> quotas, of 1,000 rows
 """
 
+import math
 from collections.abc import Sequence
 
 MIX = 1000
@@ -13,8 +14,13 @@ def quotas(weights: Sequence[float]) -> tuple[int, ...]:
     """How many of `MIX` positions each weight gets, by the largest remainders.
 
     Raises:
-        ValueError: a weight is too small beside the others to get one.
+        ValueError: a weight is too small beside the others to get one, or they are too large.
     """
+    if not math.isfinite(MIX * sum(weights)):
+        raise ValueError(
+            f"data.train has a weight of {max(weights):g}, too large to compute with: only the "
+            "ratio of the weights counts, so make all of them smaller"
+        )
     exact = [MIX * weight / sum(weights) for weight in weights]
     found = [int(share) for share in exact]
     by_remainder = sorted(range(len(exact)), key=lambda index: found[index] - exact[index])
