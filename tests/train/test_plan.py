@@ -183,6 +183,18 @@ def test_what_does_not_fit_is_refused_with_what_to_lower():
 def test_an_architecture_that_is_not_there_is_refused(architecture, told):
     with pytest.raises(DeliberateError, match=told):
         plan(chosen(architecture=architecture))
+        *(
+            ({**LLAMA, **odd}, r"base\.architecture is no configuration of transformers: " + told)
+            for odd, told in (
+                ({"hidden_size": "wide"}, "StrictDataclass.*'hidden_size': TypeError: .*'wide'"),
+                ({"hidden_size": 100, "num_attention_heads": 3}, r"StrictDataclass.* \(100\)"),
+                ({"num_attention_heads": 0}, "ZeroDivisionError"),
+                ({"hidden_size": -128}, "RuntimeError: .*negative dimension"),
+                ({"hidden_act": "nope"}, "KeyError: 'nope'"),
+                ({"dtype": "nope"}, "AttributeError"),
+                ({"vocab_size": 10**20}, "TypeError"),
+            )
+        ),
 
 
 @pytest.mark.parametrize(

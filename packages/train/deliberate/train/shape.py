@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Tokenizer, models
 from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -26,6 +26,12 @@ from deliberate.core.errors import DeliberateError
 from deliberate.core.kinds import build
 from deliberate.core.trunk_coprocessor import TrunkCoprocessor
 from deliberate.train.recipe import Recipe
+
+_RAISED = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError),
+    *(RuntimeError, StrictDataclassError, TypeError, ValueError),
+)
+"""What libraries raise of a configuration that cannot be: none of them looks at all of it first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +91,9 @@ def shape_of(recipe: Recipe) -> Shape:
         DeliberateError: the base's architecture is not known here.
         UnsupportedModelError: the base cannot be augmented.
     """
-    config = _architecture(recipe)
-    check_supported(config)
+    model = _model(recipe)
+    config = model.config
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
         base = Base(model=model, tokenizer=_blank_tokenizer(), id=recipe.base.id)
         trunk = _count(_multiplied(base.trunk))  # before low-rank weights come to stand in it
         # The start of a learned scale is measured on real weights: here any start will do.
@@ -127,33 +132,38 @@ def shape_of(recipe: Recipe) -> Shape:
     )
 
 
-def _architecture(recipe: Recipe) -> PreTrainedConfig:
-    """The base's configuration, from its folder or from the recipe.
+def _model(recipe: Recipe) -> PreTrainedModel:
+    """The base without weights, from the configuration in its folder or in the recipe.
 
     Raises:
-        DeliberateError: it is in neither, or cannot be read.
+        DeliberateError: that is in neither, or says what cannot be.
+        UnsupportedModelError: the base cannot be augmented.
     """
     name, carried = recipe.base.id, recipe.base.architecture
     folder = NANO / "base" if name == EMBEDDED else Path(name)
     if folder.is_dir():
-        try:
-            return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise DeliberateError(f"cannot load {name!r} as a base model: {reason}") from error
-    if carried is None:
+        wrong = f"cannot load {name!r} as a base model"
+    elif carried is not None:
+        wrong = "base.architecture is no configuration of transformers"
+    else:
         raise DeliberateError(
             f"the architecture of base {name!r} is not here: name a folder as base.id, or write "
             "its configuration into the recipe as base.architecture"
         )
-    settings: dict[str, Any] = dict(carried)
     try:
-        return AutoConfig.for_model(settings.pop("model_type", ""), **settings)
-    except (ValueError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DeliberateError(
-            f"base.architecture is no configuration of transformers: {reason}"
-        ) from error
+        if folder.is_dir():
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        else:
+            settings: dict[str, Any] = dict(carried or {})
+            config = AutoConfig.for_model(settings.pop("model_type", ""), **settings)
+        check_supported(config)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except _RAISED as error:
+        lines = [line.strip() for line in str(error).strip().splitlines()] or [""]
+        # Of a field, the first line says which one, and the second one what it has.
+        reason = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+        raise DeliberateError(f"{wrong}: {type(error).__name__}: {reason}") from error
 
 
 def _blank_tokenizer() -> PreTrainedTokenizerFast:
