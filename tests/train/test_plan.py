@@ -117,6 +117,11 @@ def test_flops_are_those_of_the_formula():
     assert plan(recipe).hours(1e9) == sum(flops.values()) * 300 / 1e9 / 3600
 
 
+def test_the_targets_are_the_tokens_that_the_loss_is_on():
+    assert plan(chosen()).targets == 4 * 24 * 8
+    assert plan(chosen("objective.skip=3")).targets == 4 * 24 * 5
+
+
 def test_devices_share_a_batch():
     one, four = plan(chosen()), plan(chosen(), devices=4)
     assert one.hours(1e9) == pytest.approx(4 * four.hours(1e9))

@@ -82,7 +82,7 @@ def plan(recipe: Recipe, *, devices: int = 1) -> Plan:
         flops={part: float(rows * each) for part, each in _flops_of_row(recipe, shape).items()},
         memory=_memory(recipe, shape, devices),
         tokens=rows * recipe.data.length,
-        targets=rows * _anchors(recipe) * recipe.objective.ahead,
+        targets=rows * _anchors(recipe) * (recipe.objective.ahead - recipe.objective.skip),
         steps=recipe.train.steps,
         devices=devices,
     )
