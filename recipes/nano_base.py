@@ -159,7 +159,7 @@ def prepared(options: argparse.Namespace) -> tuple[PreTrainedTokenizerFast, dict
         "characters": {part: characters(texts[part]) for part in need},
     }
     tokenizer.save_pretrained(options.work)
-    torch.save(corpus, kept)
+    _save(corpus, kept)
     return tokenizer, corpus
 
 
@@ -284,9 +284,14 @@ def _resumed(model: LlamaForCausalLM, optimizer: Optimizer, kept: Path) -> int:
 
 def _keep(model: LlamaForCausalLM, optimizer: Optimizer, step: int, kept: Path) -> None:
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-    new = kept.with_suffix(".new")
-    torch.save(state, new)
-    new.replace(kept)
+    _save(state, kept)
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    """Write a file that is whole under its name, however this ends."""
+    new = path.with_suffix(".new")
+    torch.save(content, new)
+    new.replace(path)
 
 
 if __name__ == "__main__":

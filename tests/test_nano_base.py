@@ -6,6 +6,7 @@ import sys
 import nano_base as recipe
 import pytest
 import torch
+from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM
 
 
@@ -70,6 +71,29 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tiny, tmp_path, monkeypatch):
                     recipe.train(model, mixture, options)
         found.append(torch.cat([each.flatten() for each in model.parameters()]))
     assert torch.equal(*found)
+
+
+def test_rows_that_were_half_written_are_not_taken_for_whole(tmp_path, monkeypatch):
+    class Tokenizer:
+        def save_pretrained(self, folder):
+            pass
+
+    def half(content, path):
+        path.write_bytes(b"PK")
+        raise OSError("no room")
+
+    texts = Dataset.from_dict({"text": ["one", "two"]})
+    monkeypatch.setattr(recipe, "texts_of", lambda *_, **__: texts)
+    monkeypatch.setattr(recipe, "_tokenizer", lambda *_: Tokenizer())
+    monkeypatch.setattr(recipe, "pack_asked", lambda *_, **__: torch.zeros(1, 4))
+    monkeypatch.setattr(recipe, "characters", lambda _: 6)
+    monkeypatch.setattr(torch, "save", half)
+    options = argparse.Namespace(
+        work=tmp_path, mixture={"stdlib": 1.0}, source={}, steps=1, batch=1
+    )
+    with pytest.raises(OSError, match="no room"):
+        recipe.prepared(options)
+    assert not (tmp_path / "corpus.pt").exists()
 
 
 def test_the_rate_rises_stays_and_falls_to_nothing():
