@@ -4,6 +4,7 @@ import pytest
 import torch
 import yaml
 
+from deliberate.core.errors import CheckpointError
 from deliberate.train import precision, train
 
 
@@ -49,6 +50,15 @@ def test_a_resumed_run_stays_in_the_dtype_it_began_in(recipe, tmp_path, rate):
     rate("float32")
     train(recipe("base.dtype=auto"), tmp_path / "run", resume=True)
     assert settled(tmp_path / "run") == "bfloat16"
+
+
+def test_a_run_whose_recipe_was_changed_to_auto_is_refused(recipe, tmp_path, rate):
+    rate("float32")
+    train(recipe("base.dtype=auto", "train.steps=1"), tmp_path / "run")
+    kept = tmp_path / "run" / "recipe.yaml"
+    kept.write_text(kept.read_text().replace("  dtype: float32", "  dtype: auto"))
+    with pytest.raises(CheckpointError, match=r"differs in base\.dtype: resume it as it is"):
+        train(recipe("base.dtype=auto", "train.steps=1"), tmp_path / "run", resume=True)
 
 
 def test_one_of_two_dtypes_is_found_on_this_machine():

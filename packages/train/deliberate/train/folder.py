@@ -102,12 +102,13 @@ class Occupied:
 
 
 def begun_dtype(folder: Path) -> str | None:
-    """In which numbers the run in a folder began, or None if there is none.
+    """In which numbers the run in a folder began, or None if there is none or it does not say.
 
     Raises:
         CheckpointError: its recipe cannot be read.
     """
-    return _recipe_of(folder).base.dtype if _is_begun(folder) else None
+    dtype = _recipe_of(folder).base.dtype if _is_begun(folder) else "auto"
+    return None if dtype == "auto" else dtype  # as it was settled, but for somebody's edit
 
 
 def occupy(recipe: Recipe, folder: Path, occupied: Occupied, *, resume: bool) -> None:
