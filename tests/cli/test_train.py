@@ -78,6 +78,7 @@ def test_the_end_says_where_everything_is(run, tiny):
     assert "in out: the coprocessor, recipe.yaml, metrics.jsonl and checkpoints/\n" in told
     best_line = next(line for line in told.splitlines() if line.startswith("in out/best: "))
     assert f"of step {best['step']}: {best['loss_change']:+.4f} nats" in best_line
+    assert "on average over tokens 1 to 3" in best_line
     assert "tensorboard: tensorboard --logdir out/tensorboard\n" in told
     assert list(Path("out/tensorboard").glob("events.*"))
 

@@ -159,9 +159,10 @@ def _tell(folder: Path, trackers: list[str], *, as_json: bool) -> None:
         return
     note(f"in {folder}: the coprocessor, recipe.yaml, metrics.jsonl and checkpoints/")
     if kept:
+        ahead = min(config["recipe"][name]["ahead"] for name in ("objective", "eval"))
         note(
             f"in {best}: the best one, of step {kept['step']}: {kept['loss_change']:+.4f} nats "
-            "against the base, on average over the tokens that are trained on"
+            f"against the base, on average over tokens 1 to {ahead}"
             f"{' (the base is better without it)' if kept['loss_change'] > 0 else ''}"
         )
     for name in trackers:

@@ -20,7 +20,10 @@ BEST = "best"
 
 
 def loss_change(losses: Losses, recipe: Recipe) -> float:
-    """Change in loss against the base, in nats, averaged over the tokens that are trained on."""
+    """Change in loss against the base, in nats, averaged over tokens 1 to `objective.ahead`.
+
+    Or over as many of them as were measured; those that `objective.skip` leaves out count too.
+    """
     ahead = min(recipe.objective.ahead, recipe.eval.ahead)
     difference = (losses.sums["latents"] - losses.sums["base"])[:, :ahead]
     return (difference.sum() / losses.counts[:, :ahead].sum()).item()

@@ -205,7 +205,7 @@ class TrainSection:
     """Steps over which the rate rises to its peak; it then falls as a cosine."""
 
     final_rate: float = 0.0
-    """The rate at the last step, as a share of its peak."""
+    """What the rate falls to, as a share of its peak: it would be there a step after the last."""
 
     weight_decay: float = 0.0
     """Of matrices; vectors and soft tokens have none."""
