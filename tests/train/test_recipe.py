@@ -115,6 +115,14 @@ def test_a_key_that_is_no_text_is_refused(tmp_path, section, key):
         load_recipe(tmp_path / "r.yaml")
 
 
+def test_half_a_character_is_refused_with_its_line(tmp_path):
+    (tmp_path / "r.yaml").write_text('data:\n  train: "\\ud83d\\ude00.txt"\n')
+    with pytest.raises(RecipeError, match="line 2 holds half a character"):
+        load_recipe(tmp_path / "r.yaml")
+    with pytest.raises(ValueError, match="half a character"):
+        load_recipe(None, changes=[r'data.field="\ud83d"'])
+
+
 def test_no_rate_of_their_own_is_a_rate_for_soft_tokens():
     recipe = load_recipe(None, changes=["train.soft_learning_rate=null"])
     assert recipe.train.soft_learning_rate is None
@@ -198,6 +206,8 @@ def test_several_sources_are_a_list_and_each_has_a_path(tmp_path):
         ("[{path: a, weight: 0}]", r"weight of 'a' must be above 0, got 0"),
         ("[{path: a, weight: .nan}]", r"weight of 'a' must be above 0, got nan"),
         ("[{path: a, weight: much}]", r"data\.train\.weight must be float, got 'much'"),
+        ("[{path: a, weight: 1e306}]", r"data\.train has a weight of 1e\+306, too large"),
+        ("[{path: a, weight: 1e308}, {path: b, weight: 1e308}]", r"a weight of 1e\+308, too large"),
         ("[{path: ''}]", "a source must have a path"),
         ("{path: a}", r"data\.train must be str or list, got \{'path': 'a'\}"),
     ],
@@ -205,5 +215,3 @@ def test_several_sources_are_a_list_and_each_has_a_path(tmp_path):
 def test_sources_that_cannot_be_are_refused_by_name(value, told):
     with pytest.raises(ValueError, match=told):
         load_recipe(None, changes=[f"data.train={value}"])
-        ("[{path: a, weight: 1e306}]", r"data\.train has a weight of 1e\+306, too large"),
-        ("[{path: a, weight: 1e308}, {path: b, weight: 1e308}]", r"a weight of 1e\+308, too large"),

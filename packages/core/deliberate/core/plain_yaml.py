@@ -37,6 +37,20 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
+    def construct_scalar(self, node: Any) -> Any:
+        """A text.
+
+        Raises:
+            ValueError: it holds half a character, as an escape of JSON's does.
+        """
+        text = super().construct_scalar(node)
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            line = node.start_mark.line + 1
+            raise ValueError(f"line {line} holds half a character, which no text has") from error
+        return text
+
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         """The keys and values of a mapping.
 
@@ -66,7 +80,8 @@ def parse(text: str) -> Any:
     """The value that YAML holds: no tags of Python's, no aliases.
 
     Raises:
-        ValueError: it is not YAML, holds an alias or a key twice, or is nested too deep.
+        ValueError: it is not YAML, holds an alias, a key twice or half a character, or is nested
+            too deep.
     """
     try:
         loader = _Loader(text)
