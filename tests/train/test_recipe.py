@@ -115,6 +115,12 @@ def test_a_key_that_is_no_text_is_refused(tmp_path, section, key):
         load_recipe(tmp_path / "r.yaml")
 
 
+@pytest.mark.parametrize("value", ["{x: 2020-01-01}", "{x: .nan}", "{x: !!set {y}}"])
+def test_an_architecture_that_no_json_can_hold_is_refused(value):
+    with pytest.raises(ValueError, match=r"base\.architecture must hold what JSON can"):
+        load_recipe(None, changes=[f"base.architecture={value}"])
+
+
 def test_half_a_character_is_refused_with_its_line(tmp_path):
     (tmp_path / "r.yaml").write_text('data:\n  train: "\\ud83d\\ude00.txt"\n')
     with pytest.raises(RecipeError, match="line 2 holds half a character"):

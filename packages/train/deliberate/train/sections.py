@@ -1,9 +1,11 @@
 """The sections of a recipe, each of which checks its own values."""
 
+import json
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from deliberate.core import plain_json
 from deliberate.core.execution import Attention, Execution
 from deliberate.core.pairs import SEPARATOR, TEMPLATE, PairFormat
 from deliberate.core.sources import Source, sources
@@ -33,6 +35,20 @@ class BaseSection:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """In which its weights are held while training; `bfloat16` also trains under autocast, and
     `auto` is the one in which the device multiplies faster when the run begins."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: the architecture holds what the coprocessor's settings could not.
+        """
+        try:
+            plain_json.parse(json.dumps(self.architecture))
+        except (TypeError, ValueError) as error:  # the first of a date, the second of NaN
+            raise ValueError(
+                f"base.architecture must hold what JSON can, and {error}: write it as in the "
+                "base's config.json"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
