@@ -121,6 +121,18 @@ def test_an_architecture_that_no_json_can_hold_is_refused(value):
         load_recipe(None, changes=[f"base.architecture={value}"])
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("data.length", "objective.anchors", "eval.texts", "coprocessor.rank", "train.adapt_rank"),
+        *("train.steps", "train.batch", "train.accumulate", "train.keep"),
+    ],
+)
+def test_a_count_beyond_any_use_is_refused_by_name(name):
+    with pytest.raises(ValueError, match=f"{name.split('.')[1]} must be .* got 10000"):
+        load_recipe(None, changes=["coprocessor.kind=lora", f"{name}=1{'0' * 400}"])
+
+
 def test_half_a_character_is_refused_with_its_line(tmp_path):
     (tmp_path / "r.yaml").write_text('data:\n  train: "\\ud83d\\ude00.txt"\n')
     with pytest.raises(RecipeError, match="line 2 holds half a character"):

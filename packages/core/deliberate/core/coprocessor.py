@@ -28,6 +28,9 @@ from deliberate.core.groups import Positions
 MAX_LATENTS = 64
 """The most latents the paper tries."""
 
+MAX_RANK = 2**20
+"""The largest rank: beyond the width of any layer, and its weights can still be counted."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoprocessorConfig:
@@ -77,6 +80,8 @@ class CoprocessorConfig:
             raise ValueError(f"latents must be from 1 to {MAX_LATENTS}, got {self.latents}")
         if self.rank < 1:
             raise ValueError(f"rank must be at least 1, got {self.rank}")
+        if self.rank > MAX_RANK:
+            raise ValueError(f"rank must be at most {MAX_RANK}, got {self.rank}")
         for name in ("layers", "targets"):
             if getattr(self, name) == ():
                 raise ValueError(f"{name} must name at least one, or be null for all")

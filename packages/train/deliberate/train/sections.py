@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from deliberate.core import plain_json
+from deliberate.core.coprocessor import MAX_RANK
 from deliberate.core.execution import Attention, Execution
 from deliberate.core.pairs import SEPARATOR, TEMPLATE, PairFormat
 from deliberate.core.sources import Source, sources
@@ -16,6 +17,10 @@ MAX_SEED = 2**42
 
 MAX_RATE = 1e6
 """The largest rate and decay: beyond any use, and AdamW can still compute with it."""
+
+
+MAX_COUNT = 2**53
+"""The most of anything that is counted: beyond any use, and a plan can still compute with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,7 +298,10 @@ class TrainSection:
                 "whole matrix: take adamw, or leave train.shard out"
             )
         if self.adapt_rank is not None:
-            _at_least_one(self, "train", "adapt_rank")
+            if not 1 <= self.adapt_rank <= MAX_RANK:
+                raise ValueError(
+                    f"train.adapt_rank must be from 1 to {MAX_RANK}, got {self.adapt_rank}"
+                )
             if self.init is None:
                 raise ValueError(
                     f"train.adapt_rank is {self.adapt_rank} and there is nothing to adapt: name a "
@@ -353,3 +361,5 @@ def _at_least_one(section: Any, called: str, *names: str) -> None:
         value = getattr(section, name)
         if value < 1:
             raise ValueError(f"{called}.{name} must be at least 1, got {value}")
+        if value > MAX_COUNT:
+            raise ValueError(f"{called}.{name} must be at most {MAX_COUNT}, got {value}")
