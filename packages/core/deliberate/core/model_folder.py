@@ -26,7 +26,7 @@ _SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", I
 _SAYING = (ImportError, OSError, RuntimeError, SafetensorError, StrictDataclassError, ValueError)
 """What libraries raise with a sentence in it."""
 
-_RAISED = (*_SAYING, ArithmeticError, AssertionError, AttributeError, LookupError, TypeError)
+RAISED = (*_SAYING, ArithmeticError, AssertionError, AttributeError, LookupError, TypeError)
 """What they raise of files that say what cannot be: none of them looks at all of it first."""
 
 
@@ -42,18 +42,27 @@ def explained(name: str) -> Generator[None]:
     """
     try:
         yield
-    except _RAISED as error:
+    except RAISED as error:
         raise DeliberateError(f"cannot load {name!r} as a base model: {_reason(error)}") from error
 
 
-def _reason(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """What a library says first; of a field, which one it is and what it has.
+
+    Args:
+        error: One of `RAISED`.
+    """
     lines = [line.strip() for line in str(error).strip().splitlines()] or [""]
-    said = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    if "ignore_mismatched_sizes" in said:  # an option that nobody here can set
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
+def _reason(error: Exception) -> str:
+    first = said(error)
+    if "ignore_mismatched_sizes" in first:  # an option that nobody here can set
         return "its weights have other shapes than its config.json says: get the model again"
-    if isinstance(error, _SAYING) and said:
-        return said
-    return f"its files say what cannot be ({type(error).__name__}: {said}): get the model again"
+    if isinstance(error, _SAYING) and first:
+        return first
+    return f"its files say what cannot be ({type(error).__name__}: {first}): get the model again"
 
 
 def check(folder: Path, *, name: str) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Tokenizer, models
 from torch import nn
 from transformers import (
@@ -24,14 +23,9 @@ from deliberate.core.base import EMBEDDED, NANO, Base, check_supported, decoder_
 from deliberate.core.coprocessor import Coprocessor, LatentScale
 from deliberate.core.errors import DeliberateError
 from deliberate.core.kinds import build
+from deliberate.core.model_folder import RAISED, said
 from deliberate.core.trunk_coprocessor import TrunkCoprocessor
 from deliberate.train.recipe import Recipe
-
-_RAISED = (
-    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError),
-    *(RuntimeError, StrictDataclassError, TypeError, ValueError),
-)
-"""What libraries raise of a configuration that cannot be: none of them looks at all of it first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,11 +153,9 @@ def _model(recipe: Recipe) -> PreTrainedModel:
         check_supported(config)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)
-    except _RAISED as error:
-        lines = [line.strip() for line in str(error).strip().splitlines()] or [""]
-        # Of a field, the first line says which one, and the second one what it has.
-        reason = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-        raise DeliberateError(f"{wrong}: {type(error).__name__}: {reason}") from error
+    except RAISED as error:
+        reason = f"{type(error).__name__}: {said(error)}"
+        raise DeliberateError(f"{wrong}: {reason}") from error
 
 
 def _blank_tokenizer() -> PreTrainedTokenizerFast:
