@@ -30,10 +30,11 @@ from transformers import (
 )
 
 from deliberate.core.augment import prefill, tokenize
-from deliberate.core.base import Base, base_fingerprint, check_supported, final_norm, load_base
+from deliberate.core.base import Base, base_fingerprint, load_base
 from deliberate.core.coprocessor import STARTS, coprocessor_config
 from deliberate.core.errors import DeliberateError, TextError, UnsupportedModelError
 from deliberate.core.kinds import build
+from deliberate.core.structure import check_supported, final_norm
 
 _SIZE = {
     "vocab_size": 67,

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from deliberate.core.ahead_loss import ahead_losses
-from deliberate.core.base import decoder_layers
 from deliberate.core.errors import DeliberateError
 from deliberate.core.execution import Execution, check_execution
+from deliberate.core.structure import decoder_layers
 
 AHEAD = 4
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from deliberate.core.ahead_loss import ahead_losses, plain_losses
-from deliberate.core.base import Base, final_norm
+from deliberate.core.base import Base
 from deliberate.core.cache import cache_keyword
 from deliberate.core.coprocessor import Coprocessor
+from deliberate.core.structure import final_norm
 
 AHEAD = 4
 LATENTS = 3

@@ -17,8 +17,8 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from deliberate.core.base import decoder_layers
 from deliberate.core.errors import DeliberateError
+from deliberate.core.structure import decoder_layers
 
 Attention = Literal["parts", "flex"]
 """`parts`: products of our own in two parts, on any device. `flex`: torch's flex_attention under

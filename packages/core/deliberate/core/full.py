@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from deliberate.core.adapters import without_adapters
-from deliberate.core.base import Base, decoder_layers, final_norm
+from deliberate.core.base import Base
 from deliberate.core.cache import Reading
 from deliberate.core.errors import UnsupportedModelError
 from deliberate.core.groups import Groups
+from deliberate.core.structure import decoder_layers, final_norm
 from deliberate.core.trunk_coprocessor import TrunkCoprocessor
 
 

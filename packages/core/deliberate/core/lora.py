@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from deliberate.core.adapters import adapters_on, add_adapters
-from deliberate.core.base import Base, final_norm
+from deliberate.core.base import Base
 from deliberate.core.cache import Reading
 from deliberate.core.groups import Groups
+from deliberate.core.structure import final_norm
 from deliberate.core.trunk_coprocessor import TrunkCoprocessor
 
 

@@ -19,11 +19,12 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from deliberate.core.adapted import AdaptedCoprocessor
-from deliberate.core.base import EMBEDDED, NANO, Base, check_supported, decoder_layers
+from deliberate.core.base import EMBEDDED, NANO, Base
 from deliberate.core.coprocessor import Coprocessor, LatentScale
 from deliberate.core.errors import DeliberateError
 from deliberate.core.kinds import build
 from deliberate.core.model_folder import RAISED, said
+from deliberate.core.structure import check_supported, decoder_layers
 from deliberate.core.trunk_coprocessor import TrunkCoprocessor
 from deliberate.train.recipe import Recipe
 

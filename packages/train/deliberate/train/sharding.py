@@ -19,10 +19,11 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import PreTrainedModel
 
-from deliberate.core.base import Base, decoder_layers
+from deliberate.core.base import Base
 from deliberate.core.cache import cache_keyword, key_values, replace_key_values
 from deliberate.core.coprocessor import Coprocessor
 from deliberate.core.errors import DeliberateError
+from deliberate.core.structure import decoder_layers
 from deliberate.train.processes import Processes
 from deliberate.train.recipe import Recipe
 
