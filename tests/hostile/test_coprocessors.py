@@ -71,7 +71,7 @@ def test_mutations_are_refused_or_change_nothing(coprocessor_path, read_coproces
         ({"soft_input": ["free"]}, "soft_input"),
         ({"latent_scale": 10**400}, "config.json"),
         ({"latent_scale": "1"}, "latent_scale"),
-        ({"kind": "lora", "rank": 10**9}, "rank 1000000000"),
+        ({"kind": "lora", "rank": 10**9}, "rank must be at most 1048576, got 1000000000"),
         ({"layers": [10**9], "kind": "hidden"}, "layers"),
     ],
 )
