@@ -90,6 +90,11 @@ def _rows(page: Page) -> Iterator[Sequence[str]]:
         _contradicted(continued),
     )
     yield (
+        "A base with as many weights as base and coprocessor does less than latents",
+        NOT_TESTED,
+        *_beside(page, "full-4", "bigger"),
+    )
+    yield (
         "Low-rank weights do less than a full copy",
         "GSM8K 23.4 and 24.0 to 26.8 % (table 5)",
         *_beside(page, "full-4", "lora-32"),

@@ -10,9 +10,11 @@ from transformers import (
     AutoModelForCausalLM,
     BertConfig,
     BloomConfig,
+    BltConfig,
     DeepseekV3Config,
     DiffLlamaConfig,
     FalconConfig,
+    Gemma3Config,
     Gemma3nTextConfig,
     Gemma3TextConfig,
     GPTJConfig,
@@ -44,11 +46,21 @@ _SIZE = {
     "num_attention_heads": 4,
 }
 
+_EYES = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 8,
+    "patch_size": 4,
+}
+
 REFUSED = {
     "qwen3_next": Qwen3NextConfig,
     "lfm2": lambda: Lfm2Config(num_hidden_layers=4, full_attn_idxs=[2]),
     "mamba": MambaConfig,
     "t5": T5Config,
+    "blt": BltConfig,
     "gemma3n_text": Gemma3nTextConfig,
     "stablelm": StableLmConfig,
     "bloom": BloomConfig,
@@ -98,6 +110,10 @@ def test_what_cannot_work_is_refused_by_name_before_any_weight_is_read(name, tmp
             ),
             "'opt' keeps its decoder inside another module",
         ),
+        (
+            Gemma3Config(text_config=_SIZE, vision_config=_EYES),
+            "'gemma3' keeps its decoder inside another module",
+        ),
         (BertConfig(**_SIZE), "'bert' lets a token see those that come after it"),
         (
             Gemma3TextConfig(**_SIZE, use_bidirectional_attention=True),
@@ -105,7 +121,7 @@ def test_what_cannot_work_is_refused_by_name_before_any_weight_is_read(name, tmp
         ),
         (DiffLlamaConfig(**_SIZE), "'diffllama' has differential attention"),
     ],
-    ids=["gpt_oss", "opt", "bert", "gemma3_text", "diffllama"],
+    ids=["gpt_oss", "opt", "gemma3", "bert", "gemma3_text", "diffllama"],
 )
 def test_what_only_its_modules_tell_is_refused_before_anything_is_computed(llama, config, told):
     model = AutoModelForCausalLM.from_config(config)
@@ -162,8 +178,11 @@ def test_a_model_that_views_what_its_attention_gives_as_it_lies_is_read_in_group
     model = AutoModelForCausalLM.from_config(config)
     base = Base(model=model, tokenizer=llama.tokenizer, id="tiny")
     coprocessor = build(coprocessor_config(start="paper", latents=2), base)
-    latents = coprocessor(base.read(torch.arange(9)[None]), torch.tensor([[3, 5]]))
-    assert latents.shape == (1, 2, 2, 16)
+    token_ids = torch.arange(9)[None]
+    latents = coprocessor(base.read(token_ids), torch.tensor([[3, 5]]))
+    for index, anchor in enumerate((3, 5)):
+        alone = coprocessor(base.read(token_ids[:, : anchor + 1]), torch.tensor([[anchor]]))
+        torch.testing.assert_close(latents[:, index], alone[:, 0])
 
 
 def test_every_proved_family_is_supported(base):

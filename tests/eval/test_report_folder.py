@@ -2,12 +2,14 @@
 
 import copy
 import re
+from fnmatch import fnmatch
 from html import unescape
 from html.parser import HTMLParser
 
 import matplotlib
 import pytest
 
+from deliberate.cli.eval_kept import PLOTS
 from deliberate.core.errors import DeliberateError
 from deliberate.core.verdict import verdict
 from deliberate.eval.report_folder import extra, render, require_report
@@ -116,6 +118,7 @@ def test_several_runs_are_side_by_side(folder):
     markdown = (folder / "report.md").read_text()
     assert "| Token ahead | runs/4, 4 latents | runs/8, 8 latents | Base perplexity |" in markdown
     names = {path.name for path in folder.glob("*.png")}
+    assert all(any(fnmatch(name, each) for each in PLOTS) for name in names)
     assert {"change.png", "change-1.png", "change-2.png", "gate-1.png", "gate-2.png"} <= names
 
 

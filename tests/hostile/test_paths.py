@@ -71,7 +71,9 @@ def test_an_adapter_that_would_bring_another_model_is_refused(llama_folder):
 def test_files_of_a_tokenizer_that_are_no_list_are_refused(llama_folder):
     path = llama_folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"fast_tokenizer_files": 5}))
-    assert "cannot load" in said(llama_folder)
+    assert "fast_tokenizer_files in its tokenizer_config.json that are no list" in said(
+        llama_folder
+    )
 
 
 def test_a_configuration_that_is_nested_deep_is_refused(llama_folder):

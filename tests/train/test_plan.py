@@ -184,13 +184,13 @@ def test_what_does_not_fit_is_refused_with_what_to_lower():
         *(
             ({**LLAMA, **odd}, r"base\.architecture is no configuration of transformers: " + told)
             for odd, told in (
-                ({"hidden_size": "wide"}, "StrictDataclass.*'hidden_size': TypeError: .*'wide'"),
-                ({"hidden_size": 100, "num_attention_heads": 3}, r"StrictDataclass.* \(100\)"),
-                ({"num_attention_heads": 0}, "ZeroDivisionError"),
-                ({"hidden_size": -128}, "RuntimeError: .*negative dimension"),
-                ({"hidden_act": "nope"}, "KeyError: 'nope'"),
-                ({"dtype": "nope"}, "AttributeError"),
-                ({"vocab_size": 10**20}, "TypeError"),
+                ({"hidden_size": "wide"}, ".*'hidden_size': TypeError: .*'wide'"),
+                ({"hidden_size": 100, "num_attention_heads": 3}, r".* \(100\)"),
+                ({"num_attention_heads": 0}, r"it says what cannot be .*\(ZeroDivisionError"),
+                ({"hidden_size": -128}, ".*negative dimension"),
+                ({"hidden_act": "nope"}, r".*\(KeyError: 'nope'\): write it as in"),
+                ({"dtype": "nope"}, r".*\(AttributeError"),
+                ({"vocab_size": 10**20}, r".*\(TypeError"),
             )
         ),
     ],

@@ -134,11 +134,15 @@ def test_a_count_beyond_any_use_is_refused_by_name(name):
 
 
 def test_half_a_character_is_refused_with_its_line(tmp_path):
-    (tmp_path / "r.yaml").write_text('data:\n  train: "\\ud83d\\ude00.txt"\n')
+    (tmp_path / "r.yaml").write_text('data:\n  train: "\\ude00.txt"\n')
     with pytest.raises(RecipeError, match="line 2 holds half a character"):
         load_recipe(tmp_path / "r.yaml")
     with pytest.raises(ValueError, match="half a character"):
         load_recipe(None, changes=[r'data.field="\ud83d"'])
+
+
+def test_two_escapes_of_one_character_are_that_character():
+    assert load_recipe(None, changes=[r'data.field="\ud83d\ude00"']).data.field == "\U0001f600"
 
 
 def test_no_rate_of_their_own_is_a_rate_for_soft_tokens():

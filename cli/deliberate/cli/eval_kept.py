@@ -25,6 +25,8 @@ FILES = {"perplexity": "eval.json", "problems": "problems.json", "cost": "cost.j
 """By task, in the folder of the run that was measured."""
 
 REPORT, PAGE, MARKDOWN = "report", "report.html", "report.md"
+PLOTS = ("change*.png", "gate*.png", "latency.png", "problems-*.png", "quality-*.png")
+"""What a report's plots are called."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,11 +310,10 @@ def _report(folder: Path, *, force: bool, resume: bool) -> Place:
             f"{str(folder)!r} is a file: name a folder for a report, or a file that ends in .json"
         )
     there = (folder / REPORT_FILE).exists()
-    pictures = sorted(path.name for path in folder.glob("*.png"))  # a plot might have its name
-    foreign = [name for name in (PAGE, MARKDOWN, *pictures) if (folder / name).exists()]
+    foreign = [name for names in (PAGE, MARKDOWN, *PLOTS) for name in folder.glob(names)]
     if foreign and not there and not force:
         raise FileExistsError(
-            f"{str(folder / foreign[0])!r} is of no report, which has a {REPORT_FILE} beside it: "
+            f"{str(foreign[0])!r} is of no report, which has a {REPORT_FILE} beside it: "
             "name another folder with -o, or write over it with --force"
         )
     if there and not (force or resume):

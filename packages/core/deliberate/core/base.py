@@ -7,6 +7,7 @@ Source: arXiv:2412.17747, section 2.1.
 
 import copy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -148,10 +149,12 @@ def load_base(
     """
     found = _find(name, revision)
     folder = found.folder
-    with model_folder.explained(name):
+    explained = partial(model_folder.explained, f"cannot load {name!r} as a base model")
+    with explained():
         # Said aloud: transformers otherwise asks on the terminal whether to run code it was sent.
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        check_supported(config)
+    check_supported(config)
+    with explained():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
@@ -188,7 +191,8 @@ def base_fingerprint(name: str, *, revision: str | None = None) -> str:
         DeliberateError: there is no such model, or its files cannot be read.
     """
     folder = _find(name, revision).folder
-    with model_folder.explained(name):
+    wrong = f"cannot load {name!r} as a base model"
+    with model_folder.explained(wrong, of=(OSError, ValueError)):
         return fingerprint.of_base(folder)
 
 

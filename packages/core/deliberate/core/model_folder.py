@@ -26,43 +26,39 @@ _SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", I
 _SAYING = (ImportError, OSError, RuntimeError, SafetensorError, StrictDataclassError, ValueError)
 """What libraries raise with a sentence in it."""
 
-RAISED = (*_SAYING, ArithmeticError, AssertionError, AttributeError, LookupError, TypeError)
+_RAISED = (*_SAYING, ArithmeticError, AssertionError, AttributeError, LookupError, TypeError)
 """What they raise of files that say what cannot be: none of them looks at all of it first."""
 
 
 @contextmanager
-def explained(name: str) -> Generator[None]:
-    """Turn what a library raises of a base's files into one sentence.
+def explained(
+    wrong: str, *, mend: str = "get the model again", of: tuple[type[Exception], ...] = _RAISED
+) -> Generator[None]:
+    """Turn what a library raises of a base's configuration or files into one sentence.
 
     Args:
-        name: What the user calls the base.
+        wrong: How the sentence begins.
+        mend: How it ends where the library says no sentence of its own.
+        of: What is raised; all that libraries raise is for blocks of theirs alone.
 
     Raises:
         DeliberateError: the block raised something.
     """
     try:
         yield
-    except RAISED as error:
-        raise DeliberateError(f"cannot load {name!r} as a base model: {_reason(error)}") from error
+    except of as error:
+        raise DeliberateError(f"{wrong}: {_reason(error, mend)}") from error
 
 
-def said(error: Exception) -> str:
-    """What a library says first; of a field, which one it is and what it has.
-
-    Args:
-        error: One of `RAISED`.
-    """
+def _reason(error: Exception, mend: str) -> str:
     lines = [line.strip() for line in str(error).strip().splitlines()] or [""]
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-
-
-def _reason(error: Exception) -> str:
-    first = said(error)
+    # Of a field, the first line says which one, and the second one what it has.
+    first = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     if "ignore_mismatched_sizes" in first:  # an option that nobody here can set
         return "its weights have other shapes than its config.json says: get the model again"
     if isinstance(error, _SAYING) and first:
         return first
-    return f"its files say what cannot be ({type(error).__name__}: {first}): get the model again"
+    return f"it says what cannot be or is not known ({type(error).__name__}: {first}): {mend}"
 
 
 def check(folder: Path, *, name: str) -> None:
@@ -81,7 +77,8 @@ def check(folder: Path, *, name: str) -> None:
             "into its model, and name the folder of that"
         )
     found: dict[str, Any] = {}
-    with explained(name):
+    wrong = f"cannot load {name!r} as a base model"
+    with explained(wrong, of=(OSError, ValueError, RecursionError)):
         for path in sorted({path for pattern in _READ for path in folder.glob(pattern)}):
             with plain_file.opened(path):
                 pass
@@ -122,7 +119,13 @@ def _check_names(found: dict[str, Any], folder: Path, name: str) -> None:
     if not isinstance(shards, dict):
         raise DeliberateError(f"{name!r} has no weight_map in its {INDEX}: get the model again")
     settings = found.get("tokenizer_config.json", {})
-    others = [settings.get("fast_tokenizer_file"), *(settings.get("fast_tokenizer_files") or [])]
+    several = settings.get("fast_tokenizer_files") or []
+    if not isinstance(several, list):
+        raise DeliberateError(
+            f"{name!r} has fast_tokenizer_files in its tokenizer_config.json that are no list: get "
+            "the model again"
+        )
+    others = [settings.get("fast_tokenizer_file"), *several]
     for file, named in (
         *((INDEX, each) for each in dict.fromkeys(map(str, shards.values()))),
         *(("tokenizer_config.json", each) for each in others if each is not None),

@@ -38,18 +38,19 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_scalar(self, node: Any) -> Any:
-        """A text.
+        """A text, in which two escapes that are one character in JSON are one here too.
 
         Raises:
-            ValueError: it holds half a character, as an escape of JSON's does.
+            ValueError: it holds half a character.
         """
         text = super().construct_scalar(node)
         try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError as error:
             line = node.start_mark.line + 1
-            raise ValueError(f"line {line} holds half a character, which no text has") from error
-        return text
+            raise ValueError(
+                f"line {line} holds half a character, which no text has: write the whole of it"
+            ) from error
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         """The keys and values of a mapping.

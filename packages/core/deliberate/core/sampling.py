@@ -15,7 +15,8 @@ from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 COLDEST = 1e-4
 """Below this temperature, the likeliest token is taken: dividing by it would overflow."""
 
-_SEEDS = 2**63
+SEEDS = 2**63
+"""Seeds are below this, and not below its negative."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ class Sampling:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
         if self.every is not None and self.every < 1:
             raise ValueError(f"every must be at least 1, got {self.every}")
-        if not -_SEEDS <= self.seed < _SEEDS:
+        if not -SEEDS <= self.seed < SEEDS:
             raise ValueError(f"seed must be from -2**63 to 2**63 - 1, got {self.seed}")
         if "" in self.stop:
             raise ValueError("stop must not hold the empty text")

@@ -1,4 +1,4 @@
-"""What a decoder's own structure says of it: which are refused, its layers, its final norm.
+"""What a decoder's own structure says of it: which are refused, its positions, layers, last norm.
 
 configuration --check_supported--> modules --check_structure--> layers, final norm
 
@@ -48,7 +48,12 @@ def check_supported(config: PreTrainedConfig) -> None:
         raise UnsupportedModelError(
             f"{name!r} has chunked attention, which groups do not have: {supported}"
         )
-    layers = DynamicCache(config=config).layers
+    try:
+        layers = DynamicCache(config=config).layers
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UnsupportedModelError(
+            f"{name!r} says of its layers what no cache is made from ({error}): {supported}"
+        ) from error
     if not layers:
         raise UnsupportedModelError(f"{name!r} has no layers: {supported}")
     for index, layer in enumerate(layers):
@@ -71,6 +76,11 @@ def check_structure(model: PreTrainedModel) -> None:
     """
     name = model.config.model_type
     supported = "use a decoder such as Llama or Gemma 2"
+    if model.get_decoder() is not model.base_model:
+        raise UnsupportedModelError(
+            f"{name!r} keeps its decoder inside another module, where its head cannot be had "
+            f"apart: {supported}"
+        )
     if any(getattr(module, "is_causal", True) is False for module in model.modules()):
         raise UnsupportedModelError(
             f"{name!r} lets a token see those that come after it, as encoders do: {supported}"
@@ -80,11 +90,6 @@ def check_structure(model: PreTrainedModel) -> None:
             raise UnsupportedModelError(
                 f"{name!r} has {has}, which grouped attention does not have: {supported}"
             )
-    if model.get_decoder() is not model.base_model:
-        raise UnsupportedModelError(
-            f"{name!r} keeps its decoder inside another module, where its head cannot be had "
-            f"apart: {supported}"
-        )
 
 
 def longrope_length(rope: Any) -> int | None:
@@ -96,7 +101,8 @@ def longrope_length(rope: Any) -> int | None:
     if not isinstance(rope, dict):
         return None
     if rope.get("rope_type") == "longrope":
-        return rope.get("original_max_position_embeddings")
+        length = rope.get("original_max_position_embeddings")
+        return length if isinstance(length, int) and length > 0 else None
     found = [longrope_length(each) for each in rope.values()]
     return min((each for each in found if each is not None), default=None)
 

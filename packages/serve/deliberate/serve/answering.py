@@ -15,7 +15,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from torch import Tensor
 
-from deliberate.core.sampling import COLDEST, Sampling
+from deliberate.core.sampling import COLDEST, SEEDS, Sampling
 from deliberate.serve.connection import EventStream, side_by_side, unless_gone
 from deliberate.serve.decoding import Row, decode, usage
 from deliberate.serve.deliberation import Deliberation
@@ -25,8 +25,6 @@ from deliberate.serve.outcome import Start
 from deliberate.serve.refusals import ApiError
 from deliberate.serve.service import Service
 from deliberate.serve.wire import ChatRequest, CompletionRequest
-
-_SEEDS = 2**63
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,12 +205,12 @@ class _Answer:
             metrics.prompt_tokens.inc(start.tokens)
             metrics.cached_tokens.inc(start.cached)
         copies = [start for start in self._starts for _ in range(wanted.asked.n or 1)]
-        seed = secrets.randbelow(_SEEDS) if wanted.asked.seed is None else wanted.asked.seed
+        seed = secrets.randbelow(SEEDS) if wanted.asked.seed is None else wanted.asked.seed
         self._rows += [
             Row(
                 index=index,
                 start=start,
-                sampling=self._sampling(start, (seed + index) % _SEEDS),
+                sampling=self._sampling(start, (seed + index) % SEEDS),
                 logprobs=wanted.logprobs,
             )
             for index, start in enumerate(copies)

@@ -40,7 +40,13 @@ def check_folder(recipe: Recipe, folder: Path, *, resume: bool) -> None:
             f"{str(folder)!r} holds a run already: go on with --resume, or name another "
             "--output-dir"
         )
-    odd = _differences(recipe, _recipe_of(folder))
+    there = _recipe_of(folder)
+    if there.base.dtype == "auto":
+        raise CheckpointError(
+            f"{str(folder)!r} holds a recipe.yaml with base.dtype auto, and a run is in one of "
+            "float32 and bfloat16: write back the one it began in"
+        )
+    odd = _differences(recipe, there)
     if odd:
         raise CheckpointError(
             f"{str(folder)!r} holds a run of another recipe, which differs in {', '.join(odd)}: "

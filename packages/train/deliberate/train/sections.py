@@ -113,7 +113,7 @@ class DataSection:
         Raises:
             ValueError: one of them is out of range.
         """
-        _at_least_one(self, "data", "length")
+        _check_counts(self, "data", "length")
         for name in ("train", "validation"):
             if getattr(self, name) == ():
                 raise ValueError(f"data.{name} must name at least one source, got none")
@@ -170,7 +170,7 @@ class ObjectiveSection:
         Raises:
             ValueError: one of them is out of range, or markers do not go with `place`.
         """
-        _at_least_one(self, "objective", "ahead", "anchors")
+        _check_counts(self, "objective", "ahead", "anchors")
         if self.delay < 0:
             raise ValueError(f"objective.delay must be at least 0, got {self.delay}")
         if not 0 <= self.skip < self.ahead:
@@ -289,7 +289,7 @@ class TrainSection:
             ValueError: one of them is out of range.
         """
         counts = ("steps", "batch", "accumulate", "checkpoint_every", "keep", "validate_every")
-        _at_least_one(self, "train", *counts)
+        _check_counts(self, "train", *counts)
         if self.shard == "full" and self.compile:
             raise ValueError("train.shard full does not go with train.compile: leave one of them")
         if self.shard == "full" and self.optimizer == "muon":
@@ -319,7 +319,7 @@ class TrainSection:
                 soft is None or 0 < soft <= MAX_RATE,
                 f"above 0, at most {MAX_RATE:g}, or null",
             ),
-            ("warmup", self.warmup >= 0, "at least 0"),
+            ("warmup", 0 <= self.warmup <= MAX_COUNT, f"from 0 to {MAX_COUNT}"),
             ("final_rate", 0 <= self.final_rate <= 1, "from 0 to 1"),
             ("weight_decay", 0 <= self.weight_decay <= MAX_RATE, f"from 0 to {MAX_RATE:g}"),
             ("beta2", 0 <= self.beta2 < 1, "at least 0 and below 1"),
@@ -353,10 +353,10 @@ class EvalSection:
         Raises:
             ValueError: one of them is out of range.
         """
-        _at_least_one(self, "eval", "texts", "anchors", "ahead")
+        _check_counts(self, "eval", "texts", "anchors", "ahead")
 
 
-def _at_least_one(section: Any, called: str, *names: str) -> None:
+def _check_counts(section: Any, called: str, *names: str) -> None:
     for name in names:
         value = getattr(section, name)
         if value < 1:

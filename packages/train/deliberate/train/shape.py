@@ -4,6 +4,7 @@ recipe --architecture--> base and coprocessor on torch's `meta` device --> Shape
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +24,7 @@ from deliberate.core.base import EMBEDDED, NANO, Base
 from deliberate.core.coprocessor import Coprocessor, LatentScale
 from deliberate.core.errors import DeliberateError
 from deliberate.core.kinds import build
-from deliberate.core.model_folder import RAISED, said
+from deliberate.core.model_folder import explained
 from deliberate.core.structure import check_supported, decoder_layers
 from deliberate.core.trunk_coprocessor import TrunkCoprocessor
 from deliberate.train.recipe import Recipe
@@ -137,26 +138,23 @@ def _model(recipe: Recipe) -> PreTrainedModel:
     name, carried = recipe.base.id, recipe.base.architecture
     folder = NANO / "base" if name == EMBEDDED else Path(name)
     if folder.is_dir():
-        wrong = f"cannot load {name!r} as a base model"
+        explaining = partial(explained, f"cannot load {name!r} as a base model")
+        with explaining():
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     elif carried is not None:
         wrong = "base.architecture is no configuration of transformers"
+        explaining = partial(explained, wrong, mend="write it as in the base's config.json")
+        settings: dict[str, Any] = dict(carried)
+        with explaining():
+            config = AutoConfig.for_model(settings.pop("model_type", ""), **settings)
     else:
         raise DeliberateError(
             f"the architecture of base {name!r} is not here: name a folder as base.id, or write "
             "its configuration into the recipe as base.architecture"
         )
-    try:
-        if folder.is_dir():
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        else:
-            settings: dict[str, Any] = dict(carried or {})
-            config = AutoConfig.for_model(settings.pop("model_type", ""), **settings)
-        check_supported(config)
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config)
-    except RAISED as error:
-        reason = f"{type(error).__name__}: {said(error)}"
-        raise DeliberateError(f"{wrong}: {reason}") from error
+    check_supported(config)
+    with explaining(), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
 
 
 def _blank_tokenizer() -> PreTrainedTokenizerFast:
