@@ -182,6 +182,8 @@ def _beside(page: Page, run: str, other: str) -> tuple[str, str]:
     more = [token for token in TOKENS if second[token]["high"] < first[token]["low"]]
     parts = [(less, "less at"), (more, "more at")]
     apart = "; ".join(f"{word} {', '.join(some)}" for some, word in parts if some)
+    if len(less) + len(more) == len(TOKENS):
+        return said, apart
     return said, f"{apart}; elsewhere intervals overlap" if apart else "intervals overlap"
 
 
