@@ -195,7 +195,7 @@ def test_resuming_from_another_start_is_refused(begun, tmp_path):
             r"coprocessor\.latent_norm 'after', coprocessor\.latent_scale",
         ),
         (["coprocessor.latentz=3"], "latentz"),
-        (["train.adapt_rank=0"], r"train\.adapt_rank must be at least 1, got 0"),
+        (["train.adapt_rank=0"], r"train\.adapt_rank must be from 1 to 1048576, got 0"),
     ],
 )
 def test_a_recipe_that_says_otherwise_is_refused(begun, changes, told):
