@@ -241,16 +241,19 @@ def _trained_on(page: Page) -> tuple[str, str]:
 
 def _solved(page: Page) -> tuple[str, str]:
     """Problems solved with 8 latents that learned such problems, and by which of them."""
-    found = page.result("solve-8", "reasoning")
-    if found is None:
-        return MISSING, MISSING
-    total = found["total"]
-    gain, last = total["against_base"]["latents"], total["latents_against"]["shuffled_but_last"]
-    share = {name: total["percent"][name]["value"] for name in ("base", "latents")}
-    said = (
-        f"made problems, latents trained on such: {share['base']:.1f} to {share['latents']:.1f} %; "
-        f"against all but the last of another question {signed(last['value'])} points"
-    )
-    more = "more are solved" if gain["low"] > 0 else "no more are solved"
-    which = "all latents count" if last["low"] > 0 else "the last latent does it"
-    return said, f"not tested without training; {more}, and {which}"
+    found = [page.result(run, "reasoning") for run in ("solve-8", "solve-8-longer")]
+    said, holds = ["made problems, latents trained on such"], ["not tested without training"]
+    for steps, each in zip((1500, 6000), found, strict=True):
+        if each is None:
+            return MISSING, MISSING
+        total = each["total"]
+        gain, last = total["against_base"]["latents"], total["latents_against"]["shuffled_but_last"]
+        share = {name: total["percent"][name]["value"] for name in ("base", "latents")}
+        said.append(
+            f"{share['base']:.1f} to {share['latents']:.1f} % after {steps:,} steps, against all "
+            f"but the last of another question {signed(last['value'])} points"
+        )
+        more = "more are solved" if gain["low"] > 0 else "no more are solved"
+        which = "other latents count too" if last["low"] > 0 else "the last latent does it"
+        holds.append(f"after {steps:,} steps {more}, and {which}")
+    return f"{said[0]}: {'; '.join(said[1:])}", "; ".join(holds)
