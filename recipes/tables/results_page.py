@@ -137,7 +137,10 @@ def _made(page: Page) -> list[Block]:
             "a profiler. CPU hours are the training process's. Extra FLOPs and the first token's "
             "delay are of one answer after a prompt of half the base's positions that is in the "
             "cache already, on one thread: the median, and the least and the most of five "
-            "(deliberate eval --cost)."
+            "(deliberate eval --cost). CPU hours, wall times and delays compare only among runs of "
+            "one machine: bigger, scratch-16, scratch-32, solve-8-longer and tuned-4 ran on an "
+            "EPYC with AVX2 alone, beside one another and other work; full-8 on such a one too; "
+            "most others on one with AVX-512, about three times as fast."
         ),
         Code(caption="All of it, going on where it was stopped", text="make results"),
     ]
